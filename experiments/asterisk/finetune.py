@@ -1,0 +1,28 @@
+"""Ten minutes of English prompts, after pretraining on five languages: w2v2 train experiments.asterisk.finetune
+
+Hardware  two CPU cores, about ten minutes. Run experiments.asterisk.pretrain first.
+Data      the corpus `asterisk`, split `labelled`; no sentence of it is in `dev` or `test`.
+"""
+
+from experiments.demo import finetune
+from w2v2_jax.data.corpora import default_data_dir
+from w2v2_jax.data.records import Corpus
+from w2v2_jax.model import small
+from w2v2_jax.overrides import override
+from w2v2_jax.train import Experiment
+
+
+def experiment(data_dir: str = default_data_dir(), pretrained: str = "runs/asterisk_pretrain") -> Experiment:
+    """The demo's recipe, for longer, on the corpus `asterisk` under `data_dir`."""
+    return override(
+        finetune.experiment(data_dir, pretrained),
+        {
+            "name": "asterisk_finetune",
+            "task.model.encoder": small().encoder,
+            "train_data.source": Corpus("asterisk", "labelled", data_dir),
+            "valid_data.source": Corpus("asterisk", "dev", data_dir),
+            "num_steps": 1_500,
+            "eval_every": 250,
+            "save_every": 250,
+        },
+    )

@@ -1,0 +1,33 @@
+"""LARGE on the 60,000 hours of Libri-Light as published: w2v2 train experiments.pretrain.large_lv60
+
+Paper     section 4.2 for data and batch; fairseq's large_librivox.yaml for the rest.
+Batch     384 crops of 20 s = 2.13 h of audio a step, as 128 sub-batches of 3 (128 GPUs in the paper).
+Data      a corpus `librilight` prepared under the data directory, split `unlab_60k`. Not run by us.
+
+The paper describes another run (3e-4, 600k steps, post-norm layers, feature penalty, LayerDrop 0): fairseq's file,
+which this follows, and the published weights are of a later one: 5e-3, 1M steps, layer norms throughout with
+normalised waveforms, no dropout, no feature penalty.
+"""
+
+from experiments.pretrain import large_960h
+from w2v2_jax.data.records import Corpus
+from w2v2_jax.model import large_lv60
+from w2v2_jax.overrides import override
+from w2v2_jax.train import Experiment
+
+
+def experiment() -> Experiment:
+    return override(
+        large_960h.experiment(),
+        {
+            "name": "large_lv60",
+            "task.model": override(large_lv60(), {"encoder.dtype": "bfloat16"}),
+            "task.penalty_weight": 0.0,
+            "train_data.source": Corpus("librilight", "unlab_60k"),
+            "train_data.normalise": True,
+            "valid_data.normalise": True,
+            "optimizer.schedule.peak": 5e-3,
+            "optimizer.schedule.warmup_steps": 32_000,
+            "num_steps": 1_000_000,
+        },
+    )

@@ -1,0 +1,227 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import micro
+import numpy as np
+import pytest
+import soundfile
+from checkpointed import save
+
+from w2v2_jax import demo
+from w2v2_jax.cli import main
+
+EXPERIMENT = """
+import checkpointed, micro
+from w2v2_jax.data.buckets import PercentileBuckets
+from w2v2_jax.data.pipeline import Transcribed
+from w2v2_jax.data.records import Corpus
+from w2v2_jax.optimizers import Adam, PolynomialDecay
+from w2v2_jax.train import Experiment
+
+def experiment():
+    data = Transcribed(Corpus("tones", "train", "data"), micro.VOCABULARY, PercentileBuckets(2**20, 1), normalise=True)
+    optimizer = Adam(PolynomialDecay(peak=2e-2, warmup_steps=5))
+    return Experiment("tones", checkpointed.coarse_task(), data, data, optimizer, num_steps=60, log_every=20)
+"""
+TEXTS = ("AB CA", "CAB", "B", "CC A", "BAC")
+PERIODS = {"A": 12, "B": 25, "C": 50, "|": 2**20}
+
+
+def sing(text):
+    """A note of a tenth of a second for each letter, and as much silence at the end of a word."""
+    notes = [micro.tone(PERIODS[letter], 1600) for letter in text.replace(" ", "|") + "|"]
+    return 0.3 * np.concatenate(notes)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with recordings, their corpus, an experiment and a run of it: made by the commands themselves."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [*sys.path])
+        for number, text in enumerate(TEXTS):
+            soundfile.write(f"{number}.wav", sing(text), 16_000)
+        rows = [f"{number}.wav,{text}" for number, text in enumerate(TEXTS)]
+        Path("tones.csv").write_text("\n".join(["path,text", *rows]))
+        Path("tones_experiment.py").write_text(EXPERIMENT)
+        assert main(["prepare", "manifest", "train=tones.csv", "--name", "tones", "--data-dir", "data"]) == 0
+        assert main(["train", "tones_experiment.py", "--set", "num_steps=80", "seed=1", "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(work, monkeypatch, capsys):
+    """Runs a command in that folder: its exit status, standard output and standard error."""
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run(*arguments):
+        capsys.readouterr()
+        status = main(arguments)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_help_is_given_without_loading_jax():
+    code = "import sys, w2v2_jax.cli\ntry: w2v2_jax.cli.main(['--help'])\nfinally: print('jax' in sys.modules)"
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
+    assert "transcribe" in done.stdout and done.stdout.endswith("False\n")
+
+
+def test_a_trained_run_transcribes_what_it_learned_and_reports_a_file_that_cannot_be_read(run):
+    Path("bad.wav").write_text("not audio")
+    soundfile.write("short.wav", sing("A")[:399], 16_000)
+    status, out, err = run("transcribe", "runs/tones", "0.wav", "bad.wav", "2.wav", "short.wav", "4.wav")
+    assert out == "0.wav\tAB CA\n2.wav\tB\n4.wav\tBAC\n"
+    bad, short = err.splitlines()
+    assert bad.startswith("w2v2: bad.wav: unreadable") and short.startswith("w2v2: short.wav: too short: 399 samples")
+    assert status == 2
+
+
+def test_one_file_gives_its_text_alone(run):
+    assert run("transcribe", "runs/tones/checkpoints/80", "1.wav") == (0, "CAB\n", "")
+
+
+def test_json_has_the_times_of_words(run):
+    status, out, _ = run("transcribe", "runs/tones", "3.wav", "--json")
+    fields = json.loads(out)
+    assert (status, fields["file"], fields["text"], fields["seconds"]) == (0, "3.wav", "CC A", 0.5)
+    first, second = fields["words"]
+    assert first["text"] == "CC" and second["text"] == "A" and first["end"] <= second["start"]
+    assert fields["log_prob"] < 0
+
+
+def test_evaluation_of_what_was_learned_finds_no_error(run):
+    status, out, _ = run("evaluate", "runs/tones", "tones/train", "--data-dir", "data", "--output", "report.json")
+    assert status == 0 and "0.00%" in out and "5 utterances" in out
+    report = json.loads(Path("report.json").read_text())
+    assert {each["reference"]: each["hypothesis"] for each in report["utterances"]} == {text: text for text in TEXTS}
+
+
+def test_training_again_goes_on_from_the_last_step(run):
+    steps = len(Path("runs/tones/metrics.jsonl").read_text().splitlines())
+    status, out, _ = run("train", "tones_experiment.py", "--set", "num_steps=80", "seed=1", "--quiet")
+    assert status == 0 and "valid/word_error_rate" in out
+    assert len(Path("runs/tones/metrics.jsonl").read_text().splitlines()) == steps
+
+
+def test_the_doctor_finds_a_good_run_healthy_and_a_bad_one_not(run):
+    assert run("doctor", "runs/tones") == (0, "healthy\n", "")
+    bad = Path("bad_run")
+    bad.mkdir()
+    (bad / "experiment.json").write_text(Path("runs/tones/experiment.json").read_text())
+    (bad / "metrics.jsonl").write_text('{"step": 1, "loss": NaN}\n')
+    status, out, _ = run("doctor", "bad_run")
+    assert status == 1 and "not finite" in out
+
+
+def test_a_folder_becomes_a_corpus(run):
+    status, _, err = run("prepare", "folder", ".", "--name", "recordings", "--data-dir", "data", "--valid-percent", "0")
+    assert status == 0 and "recordings" in err
+    assert Path("data/recordings/1.0.0/report.json").exists()
+
+
+def test_the_options_of_synthetic_speech_reach_its_source(monkeypatch, run):
+    asked = []
+    monkeypatch.setattr("w2v2_jax.data.prepare.prepare", lambda *source, **settings: asked.append((source, settings)))
+    arguments = ("--train-minutes", "2", "--num-speakers", "3", "--data-dir", "there", "--max-seconds", "9")
+    assert run("prepare", "espeak", *arguments) == (0, "", "")
+    (((source, data_dir), settings),) = asked
+    assert (source.train_minutes, source.num_speakers, source.test_minutes) == (2, 3, type(source)().test_minutes)
+    assert data_dir == "there" and settings == {"max_seconds": 9}
+
+
+def test_a_quick_demonstration_has_a_folder_of_its_own(monkeypatch, run):
+    monkeypatch.setattr(demo, "run", lambda *asked: runs.append(asked))
+    runs = []
+    assert run("demo") == run("demo", "--quick") == (0, "", "")
+    assert runs == [(Path("runs/demo"), demo.FULL), (Path("runs/demo_quick"), demo.QUICK)]
+
+
+ERRORS = {
+    "unknown experiment": (
+        ("train", "tones_experimnt.py"),
+        "there is no experiment tones_experimnt.py; did you mean tones_experiment.py?",
+    ),
+    "misspelt setting": (
+        ("train", "tones_experiment.py", "--set", "task.mdel.encoder.embed_dim=8"),
+        "there is no 'task.mdel'; did you mean 'task.model'?",
+    ),
+    "label outside the vocabulary": (
+        ("train", "tones_experiment.py", "--set", "train_data.source.name=small_letters", "--workdir", "unused"),
+        "utterance '0.wav': character 'b' at position 1 of 'Ab'",
+    ),
+    "missing corpus": (
+        ("train", "tones_experiment.py", "--set", "train_data.source.name=other", "--workdir", "unused"),
+        "no corpus 'other' under data",
+    ),
+    "another architecture": (
+        ("train", "tones_experiment.py", "--set", "task.model.encoder.embed_dim=24"),
+        "is of another model",
+    ),
+    "empty dataset": (
+        ("evaluate", "runs/tones", "recordings_without_dev/dev", "--data-dir", "data"),
+        "split 'dev' of corpus 'recordings_without_dev' is empty",
+    ),
+    "folder without audio": (
+        ("prepare", "folder", "runs", "--name", "none", "--data-dir", "data"),
+        "runs has no audio file at any depth",
+    ),
+    "missing checkpoint": (("transcribe", "runs/tonse", "0.wav"), "there is no checkpoint in"),
+    "pretraining checkpoint": (("transcribe", "pretrained", "0.wav"), "pretrained is a checkpoint of Pretraining"),
+    "not a run": (("doctor", "data"), "data is not a run"),
+    "missing manifest": (("prepare", "manifest", "train=no.csv", "--name", "none"), "there is no manifest no.csv"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS.values(), ids=ERRORS)
+def test_bad_input_is_an_error_of_one_line(run, arguments, message):
+    if not Path("pretrained").exists():
+        save(Path("pretrained"), micro.pretraining())
+        Path("small.csv").write_text("path,text\n0.wav,Ab")
+        assert main(["prepare", "manifest", "train=small.csv", "--name", "small_letters", "--data-dir", "data"]) == 0
+        name = "recordings_without_dev"
+        assert main(["prepare", "folder", ".", "--name", name, "--data-dir", "data", "--valid-percent", "0"]) == 0
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("w2v2: ") and message in err and err.count("\n") == 1
+
+
+def test_debug_shows_where_an_error_comes_from(run):
+    with pytest.raises(ValueError, match="there is no checkpoint in"):
+        run("transcribe", "runs/tonse", "0.wav", "--debug")
+
+
+def test_an_interrupted_command_ends_quietly(run, monkeypatch):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("w2v2_jax.pretrained.load_recogniser", interrupt)
+    assert run("transcribe", "runs/tones", "0.wav") == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", "run", "espeak"), "'espeak' should be DATASET/SPLIT, e.g. espeak/test"),
+        (("prepare", "manifest", "train.tsv", "--name", "x"), "'train.tsv' should be SPLIT=FILE"),
+        (("train", "x", "--workdir", "gs://bucket/run"), "give a local or mounted folder"),
+    ],
+)
+def test_an_argument_of_the_wrong_form_is_refused_with_the_right_one(capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err

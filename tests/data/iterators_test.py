@@ -1,0 +1,60 @@
+import itertools
+
+import grain
+import jax
+import numpy as np
+import pytest
+
+from w2v2_jax.batches import AudioBatch
+from w2v2_jax.data.iterators import BatchIterator, Host, filled_up, read_ahead, seed_from, share, this_host
+
+
+def counting(number):
+    return np.int64(number), np.array([number, -number])
+
+
+def test_this_host_is_the_process_that_jax_counts():
+    assert this_host() == Host(jax.process_index(), jax.process_count()) == Host(0, 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_each_host_has_consecutive_rows_of_every_batch(count):
+    for index in range(count):
+        batches = share(grain.MapDataset.range(24), 6, Host(index, count))
+        size = 6 // count
+        expected = [range(batch + index * size, batch + index * size + size) for batch in (0, 6, 12, 18)]
+        assert [list(batch) for batch in batches] == [list(rows) for rows in expected]
+
+
+def test_endless_batches_of_one_row_do_not_overflow():
+    assert share(grain.MapDataset.range(3).repeat(), 1, Host(0, 1))[10**12] == [10**12 % 3]
+
+
+def test_rows_that_cannot_be_shared_equally_are_an_error():
+    with pytest.raises(ValueError, match=r"6 rows.*by 4 processes.*multiple of 4"):
+        share(grain.MapDataset.range(24), 6, Host(0, 4))
+
+
+@pytest.mark.parametrize("rows, batches", [(0, 0), (1, 1), (4, 1), (5, 2)])
+def test_filler_completes_the_last_batch(rows, batches):
+    filled = list(filled_up(grain.MapDataset.range(rows).map(counting), 4, counting(0)))
+    assert [int(number) for number, _ in filled] == list(range(rows)) + [0] * (4 * batches - rows)
+
+
+def test_a_finite_pass_ends():
+    assert [list(batch) for batch in read_ahead(grain.MapDataset.range(4).batch(2), num_workers=0)] == [[0, 1], [2, 3]]
+
+
+def test_a_closed_iterator_goes_on_where_it_was():
+    rows = grain.MapDataset.range(3).repeat().map(counting)
+    batches = BatchIterator(rows.map(lambda row: AudioBatch(*row)), num_workers=0)
+    assert [batch.waveform for batch in itertools.islice(batches, 2)] == [0, 1]
+    batches.close()
+    assert [batch.waveform for batch in itertools.islice(batches, 3)] == [2, 0, 1]
+    assert batches.get_state() == {"step": 5}
+
+
+def test_seeds_are_distinct_and_fit_in_32_bits():
+    seeds = {seed_from(*numbers) for numbers in itertools.product(range(5), range(5))} | {seed_from(2**40)}
+    assert len(seeds) == 26
+    assert all(0 <= seed < 2**32 for seed in seeds)

@@ -1,0 +1,219 @@
+import csv
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from w2v2_jax.data import prepare as module
+from w2v2_jax.data.audio import AudioError, Recording, Utterance, decode_flac
+from w2v2_jax.data.corpora import CorpusError, corpus_dir, open_split
+from w2v2_jax.data.folders import AudioFolder
+from w2v2_jax.data.prepare import SplitSize, prepare
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """Utterances that are as long as their number says; those in `bad` cannot be read."""
+
+    lengths: tuple[int, ...] = (1000, 2000, 3000)
+    bad: tuple[int, ...] = ()
+    name: str = "numbers"
+
+    def splits(self):
+        return {
+            "train": [Utterance(str(i), f"/{i}.wav", partial(self.read, i), f"T{i}") for i in range(len(self.lengths))]
+        }
+
+    def read(self, number, max_seconds):
+        if number in self.bad:
+            raise AudioError(f"broken: number {number}")
+        return Recording(np.random.default_rng(number).normal(0, 0.1, self.lengths[number]).astype(np.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Whatever splits it is given."""
+
+    given: dict
+    name: str = "given"
+
+    def splits(self):
+        return self.given
+
+
+def ids(split, data_dir, name="numbers"):
+    records = open_split(name, split, data_dir)
+    return [records[i]["id"] for i in range(len(records))]
+
+
+def test_kept_and_rejected_add_up_to_what_went_in(tmp_path):
+    report = prepare(Numbers(lengths=(1000,) * 20, bad=(3, 7, 8)), tmp_path, progress=False)
+    assert report.splits == {"train": SplitSize(17, 3, pytest.approx(17 * 1000 / 16_000))}
+    assert [reject.id for reject in report.rejects] == ["3", "7", "8"]
+    assert report.reasons() == {"broken": 3}
+    assert ids("train", tmp_path) == [str(i) for i in range(20) if i not in (3, 7, 8)]
+
+
+def test_rejects_are_listed_beside_the_data(tmp_path):
+    report = prepare(Numbers(bad=(1,)), tmp_path, progress=False)
+    with open(f"{report.directory}/rejects.tsv") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert rows == [{"split": "train", "id": "1", "path": "/1.wav", "reason": "broken: number 1"}]
+
+
+def test_the_order_is_that_of_the_source_across_shards_and_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_BYTES", 4 * 2 * 16_000 * 30)
+    prepare(Numbers(lengths=tuple(range(500, 530))), tmp_path, progress=False, workers=3)
+    assert ids("train", tmp_path) == [str(i) for i in range(30)]
+    assert len(list(corpus_dir("numbers", tmp_path).glob("*array_record*"))) == 8  # thirty in fours
+
+
+def test_a_shard_of_which_nothing_is_left_does_no_harm(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_BYTES", 2 * 2 * 16_000 * 30)
+    prepare(Numbers(lengths=(1000,) * 6, bad=(2, 3)), tmp_path, progress=False)
+    assert ids("train", tmp_path) == ["0", "1", "4", "5"]
+
+
+def test_no_shard_can_exceed_its_size_in_bytes(tmp_path, monkeypatch):
+    """White noise hardly compresses, and every utterance here has the greatest length allowed."""
+    monkeypatch.setattr(module, "SHARD_BYTES", 500_000)
+    prepare(Numbers(lengths=(16_000,) * 40), tmp_path, progress=False, max_seconds=1.0)
+    shards = list(corpus_dir("numbers", tmp_path).glob("*array_record*"))
+    records = open_split("numbers", "train", tmp_path)
+    assert len(shards) == 3
+    assert sum(len(records[i]["audio"]) for i in range(15)) < 500_000
+
+
+def test_too_long_is_rejected_by_max_seconds(tmp_path):
+    report = prepare(Numbers(lengths=(16_000, 16_001)), tmp_path, progress=False, max_seconds=1.0)
+    assert report.rejects[0].id == "1"
+    assert report.rejects[0].reason.startswith("too long: 1.0 s is over 1 s")
+
+
+def test_an_unexpected_failure_rejects_one_utterance_and_is_named(tmp_path):
+    report = prepare(Numbers(lengths=(1000, -5, 1000)), tmp_path, progress=False)
+    assert [reject.reason for reject in report.rejects] == ["ValueError: negative dimensions are not allowed"]
+    assert report.splits["train"].kept == 2
+
+
+def test_the_second_of_two_equal_ids_is_rejected(tmp_path):
+    first, second, third = Numbers().splits()["train"]
+    report = prepare(Given({"train": [first, second._replace(id="0"), third]}), tmp_path, progress=False)
+    assert [reject.reason for reject in report.rejects] == ["duplicate: the id 0 occurs before"]
+    records = open_split("given", "train", tmp_path)
+    assert [records[i]["num_samples"] for i in range(2)] == [1000, 3000]
+
+
+def test_preparing_again_says_so_and_reads_nothing(tmp_path, capsys, monkeypatch):
+    first = prepare(Numbers(bad=(1,)), tmp_path, progress=False)
+    monkeypatch.setattr(Numbers, "splits", lambda self: pytest.fail("the source was read again"))
+    again = prepare(Numbers(bad=(1,)), tmp_path)
+    assert again == first
+    assert "numbers is prepared already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [{"source": Numbers(lengths=(500,))}, {"max_seconds": 10.0}])
+def test_a_name_stands_for_one_source(tmp_path, change):
+    prepare(Numbers(), tmp_path, progress=False)
+    with pytest.raises(CorpusError, match=r"give the new corpus another name or delete"):
+        prepare(**{"source": Numbers(), "data_dir": tmp_path, "progress": False, **change})
+
+
+def test_a_run_that_was_killed_can_be_run_again(tmp_path):
+    code = (
+        "import os, signal, dataclasses, numpy as np;"
+        "from w2v2_jax.data.prepare import prepare;"
+        "from w2v2_jax.data.audio import Recording, Utterance\n"
+        "def read(max_seconds): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "class Source:\n"
+        "    name = 'numbers'\n"
+        "    def splits(self): return {'train': [Utterance('0', '0', read)]}\n"
+        f"prepare(Source(), {str(tmp_path)!r})"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
+    assert list((tmp_path / "numbers").glob("*incomplete*"))
+    with pytest.raises(CorpusError, match="no corpus 'numbers'"):
+        open_split("numbers", "train", tmp_path)
+    assert prepare(Numbers(), tmp_path, progress=False).splits["train"].kept == 3
+    assert os.listdir(tmp_path / "numbers") == ["1.0.0"]
+
+
+def test_a_corpus_that_someone_else_wrote_is_left_alone(tmp_path):
+    (tmp_path / "numbers" / "1.0.0").mkdir(parents=True)
+    with pytest.raises(CorpusError, match="is there but prepare did not write it"):
+        prepare(Numbers(), tmp_path, progress=False)
+
+
+def test_a_source_without_utterances_is_an_error(tmp_path):
+    with pytest.raises(CorpusError, match="has no utterance"):
+        prepare(Given({"train": []}), tmp_path, progress=False)
+
+
+def test_a_source_of_which_everything_is_rejected_is_an_error_with_reasons(tmp_path):
+    with pytest.raises(
+        CorpusError, match=r"every one of 3 utterances of numbers was rejected: /0.wav: broken: number 0"
+    ):
+        prepare(Numbers(bad=(0, 1, 2)), tmp_path, progress=False)
+    assert os.listdir(tmp_path / "numbers") == []
+
+
+@pytest.mark.parametrize("name", ["My Corpus", "9lives", "a/b", ""])
+def test_a_name_that_tfds_could_not_find_again_is_refused(tmp_path, name):
+    with pytest.raises(CorpusError, match="a corpus cannot be named"):
+        prepare(Numbers(name=name), tmp_path, progress=False)
+
+
+def test_the_terminal_shows_sizes_and_counts_of_reasons(tmp_path, capsys):
+    prepare(Numbers(bad=(1,)), tmp_path)
+    shown = capsys.readouterr().err
+    assert "numbers/train" in shown
+    assert "1 broken" in shown
+    assert "rejects.tsv" in shown
+
+
+def test_no_progress_is_silent(tmp_path, capfd):
+    prepare(Numbers(bad=(1,)), tmp_path, progress=False)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_one_folder_of_every_kind_of_bad_file_still_gives_the_good_ones(tmp_path):
+    """The table of inputs that soundfile passes on without a word, all in one corpus."""
+    audio = tmp_path / "audio"
+    audio.mkdir()
+    good = (0.1 * np.random.default_rng(0).normal(size=16_000)).astype(np.float32)
+    silent, offset = np.zeros_like(good), np.full_like(good, 0.5)
+    nan = np.where(np.arange(16_000) == 5, np.nan, good)
+    stereo = np.stack([good, -good], axis=1)
+    soundfile.write(audio / "good.wav", good, 16_000)
+    soundfile.write(audio / "float.wav", good, 16_000, subtype="FLOAT")
+    soundfile.write(audio / "flac_named.wav", good, 16_000, format="FLAC")
+    soundfile.write(audio / "nan.wav", nan, 16_000, subtype="FLOAT")
+    for name, waveform in {"silent": silent, "offset": offset, "short": good[:300], "none": good[:0]}.items():
+        soundfile.write(audio / f"{name}.wav", waveform, 16_000)
+    soundfile.write(audio / "none.flac", good[:0], 16_000)
+    soundfile.write(audio / "opposite.wav", stereo, 16_000)
+    soundfile.write(audio / "long.flac", np.tile(good, 31), 16_000)
+    for name in ("half.wav", "half.mp3", "half.flac"):
+        soundfile.write(audio / name, np.tile(good, 8), 16_000)
+        os.truncate(audio / name, Path(audio / name).stat().st_size // 2)
+    (audio / "empty.wav").write_bytes(b"")
+    (audio / "page.mp3").write_bytes(b"<html><body>404</body></html>")
+    (audio / "pointer.flac").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (audio / "raw.pcm").write_bytes((good * 2**15).astype("<i2").tobytes())
+    (audio / "video.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(4000))
+    report = prepare(AudioFolder(str(audio), "folder", valid_percent=0.0), tmp_path, progress=False)
+    assert report.splits["train"].kept == 3
+    assert report.splits["train"].rejected == 16
+    assert {Path(reject.path).name for reject in report.rejects} == {
+        path.name for path in audio.iterdir() if path.name not in ("good.wav", "float.wav", "flac_named.wav")
+    }
+    records = open_split("folder", "train", tmp_path)
+    for i in range(3):
+        np.testing.assert_allclose(decode_flac(records[i]["audio"]), good, atol=1e-4)

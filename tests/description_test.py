@@ -1,0 +1,101 @@
+import dataclasses
+import functools
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import micro
+import pytest
+
+from w2v2_jax import model
+from w2v2_jax.context_network import ContextNetwork
+from w2v2_jax.data.text import LETTERS
+from w2v2_jax.description import build, describe
+from w2v2_jax.feature_encoder import FeatureEncoder
+from w2v2_jax.optimizers import Adam, Freeze, TriStage
+from w2v2_jax.train import from_scratch
+from w2v2_jax.warm_start import WarmStart
+
+
+def through_json(obj):
+    return build(json.loads(json.dumps(describe(obj))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    value: object
+
+    class Inner(NamedTuple):
+        value: int = 0
+
+    def method(self):
+        """Found by no import: it belongs to an instance."""
+
+
+@pytest.mark.parametrize("make", [micro.pretraining, micro.finetuning])
+def test_experiment_comes_back_equal(make):
+    """With Linen modules, functions and classes as settings, NamedTuples, a vocabulary and infinity."""
+    freezes = (Freeze("encoder.feature_encoder", math.inf), Freeze("encoder", 10))
+    experiment = make(optimizer=Adam(TriStage(3e-5), freezes=freezes), init_from=WarmStart(Path("runs") / "base"))
+    assert through_json(experiment) == experiment
+
+
+@pytest.mark.parametrize("preset", [model.tiny, model.base, model.large, model.large_lv60])
+def test_preset_comes_back_equal(preset):
+    assert through_json(preset()) == preset()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, 3, 0.1, -math.inf, "text", None, (), (1, (2.5, "x")), Path("a/b"), LETTERS, from_scratch, FeatureEncoder],
+)
+def test_setting_comes_back_as_it_was(value):
+    back = through_json(Setting(value)).value
+    assert back == value
+    assert type(back) is type(value)
+
+
+def test_policies_of_jax_can_be_settings():
+    network = ContextNetwork(remat_policy=jax.checkpoint_policies.nothing_saveable)
+    assert through_json(network) == network
+
+
+def test_lists_become_tuples():
+    assert through_json([1, [2]]) == (1, (2,))
+
+
+def nested():
+    def inner():
+        pass
+
+    return inner
+
+
+@pytest.mark.parametrize(
+    "value",
+    [lambda x: x, nested(), functools.partial(nested), Setting(1).method, Setting.Inner(), {"a": 1}, {1, 2}, b"bytes"],
+    ids=["lambda", "closure", "partial", "method", "nested class", "dict", "set", "bytes"],
+)
+def test_what_could_not_be_found_again_is_refused_at_once(value):
+    with pytest.raises(ValueError, match="has no name that a checkpoint could find it by"):
+        describe(Setting(value))
+
+
+@pytest.mark.parametrize("name", ["nowhere.Model", "w2v2_jax.model.Wav2Vec3", "Model"])
+def test_unknown_class_is_named(name):
+    with pytest.raises(ValueError, match=f"can't find {name}"):
+        build({"is": name, "with": {}})
+
+
+def test_unknown_setting_is_named():
+    with pytest.raises(ValueError, match=r"Freeze has changed since this was saved.*until_noon"):
+        build({"is": "w2v2_jax.optimizers.Freeze", "with": {"path": "encoder", "until_noon": 1}})
+
+
+@pytest.mark.parametrize("name", ["os.system", "subprocess.Popen", "builtins.dict", "w2v2_jax.data.text.LETTERS"])
+def test_nothing_but_dataclasses_and_named_tuples_is_ever_called(name):
+    """Nor an instance of one: it may be callable."""
+    with pytest.raises(ValueError, match=f"{name} is no dataclass or NamedTuple"):
+        build({"is": name, "with": {}})

@@ -1,0 +1,118 @@
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import micro
+import numpy as np
+import pytest
+import soundfile
+from checkpointed import coarse_task, params_of, save
+
+from w2v2_jax.batches import AudioBatch
+from w2v2_jax.data.audio import AudioError, normalise
+from w2v2_jax.decoding.greedy import collapse
+from w2v2_jax.pretrained import NotARecogniserError, Recogniser, Word, load_recogniser, words_in
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalised(micro.Spelled):
+    normalise: bool = True
+
+
+TASK = coarse_task()
+RECOGNISER = Recogniser(TASK, nn.unbox(jax.jit(TASK.init)(jax.random.key(0))), normalise=False)
+
+
+def noise(num_samples, seed=0):
+    return np.random.default_rng(seed).normal(size=num_samples).astype(np.float32)
+
+
+def text_alone(waveform):
+    """By the task's own methods, without padding, batches or the words' times."""
+    batch = AudioBatch(jnp.array(waveform)[None], jnp.array([len(waveform)]))
+    found = collapse(jax.jit(TASK.logits)(RECOGNISER.params, batch).argmax(axis=-1), TASK.num_frames(batch))
+    return TASK.vocabulary.decode(np.asarray(found.labels[0, : int(found.num_labels[0])]))
+
+
+def test_clips_of_many_lengths_come_back_in_order_each_as_if_it_were_alone():
+    waveforms = [noise(n, seed=n) for n in (7000, 40_000, 325)]
+    transcripts = list(RECOGNISER.transcribe(waveforms))
+    assert [transcript.text for transcript in transcripts] == [text_alone(waveform) for waveform in waveforms]
+    assert len({transcript.text for transcript in transcripts}) > 1
+    assert [transcript.seconds for transcript in transcripts] == [len(waveform) / 16_000 for waveform in waveforms]
+
+
+def test_a_recogniser_that_normalises_does_not_hear_loudness_and_offset():
+    waveform = noise(5000)
+    recogniser = dataclasses.replace(RECOGNISER, normalise=True)
+    quiet, as_it_is = recogniser.transcribe([0.01 * waveform + 0.3, waveform])
+    (expected,) = RECOGNISER.transcribe([normalise(waveform)])
+    assert as_it_is == expected
+    # The formula adds 1e-5 to the variance, which is a tenth of that of the quiet clip.
+    assert quiet.log_prob == pytest.approx(expected.log_prob, rel=0.05)
+
+
+def test_few_shapes_are_compiled_for_many_lengths():
+    recogniser = Recogniser(TASK, RECOGNISER.params, normalise=False)
+    list(recogniser.transcribe(noise(n) for n in range(2000, 42_000, 5000)))
+    assert recogniser._recognise._cache_size() == 2
+
+
+def test_a_waveform_without_a_frame_is_an_error_that_names_its_place():
+    with pytest.raises(AudioError, match="waveform 1 has 324 samples; a frame needs 325"):
+        list(RECOGNISER.transcribe([noise(500), noise(324)]))
+
+
+def test_nothing_to_transcribe_gives_nothing():
+    assert list(RECOGNISER.transcribe([])) == []
+
+
+def test_files_of_other_rates_are_resampled_and_bad_ones_do_not_stop_the_others(tmp_path):
+    soundfile.write(tmp_path / "a.wav", 0.1 * noise(8000), 16_000)
+    soundfile.write(tmp_path / "b.flac", 0.1 * noise(8000), 8_000)
+    (tmp_path / "bad.wav").write_text("not audio")
+    files = [tmp_path / "a.wav", tmp_path / "bad.wav", tmp_path / "b.flac", tmp_path / "missing.wav"]
+    results = dict(RECOGNISER.transcribe_files(files))
+    assert list(results) == files
+    assert isinstance(results[files[1]], AudioError) and isinstance(results[files[3]], AudioError)
+    assert results[files[0]].seconds == 0.5 and results[files[2]].seconds == 1.0
+
+
+def test_a_word_lasts_from_its_first_letter_to_its_last():
+    labels = micro.VOCABULARY.encode("AB C")  # A B | C |
+    words = words_in(micro.VOCABULARY, labels, np.array([2, 4, 6, 10, 12]), np.array([3, 5, 7, 11, 13]), 0.02)
+    assert words == (Word("AB", 0.04, 0.1), Word("C", 0.2, 0.22))
+
+
+def test_a_last_word_counts_without_the_mark_that_ends_it_and_specials_are_no_word():
+    unknown = micro.VOCABULARY.symbols.index("<unk>")
+    labels = np.array([*micro.VOCABULARY.encode("A"), unknown, *micro.VOCABULARY.encode("B")[:1]])
+    frames = np.arange(5)
+    assert [word.text for word in words_in(micro.VOCABULARY, labels, frames[:-1], frames[1:], 1.0)] == ["A", "B"]
+    assert words_in(micro.VOCABULARY, labels[2:3], frames[:1], frames[1:2], 1.0) == ()
+
+
+def test_a_run_gives_its_newest_checkpoint_and_a_step_is_found_by_its_folder(tmp_path):
+    experiment = micro.finetuning(valid_data=Normalised())
+    save(tmp_path, experiment, step=1, seed=1)
+    save(tmp_path, experiment, step=2, seed=2)
+    newest, first = load_recogniser(tmp_path), load_recogniser(tmp_path / "checkpoints" / "1")
+    assert newest.task == experiment.task and newest.normalise
+    for recogniser, seed in ((newest, 2), (first, 1)):
+        jax.tree.map(np.testing.assert_array_equal, recogniser.params, params_of(experiment.task, seed))
+
+
+def test_a_checkpoint_of_pretraining_is_named_with_what_to_do(tmp_path):
+    with pytest.raises(NotARecogniserError, match=r"checkpoint of Pretraining.*fine-tune it .*WarmStart"):
+        load_recogniser(save(tmp_path, micro.pretraining()))
+
+
+def test_data_that_does_not_say_whether_it_is_normalised_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="give its class a field `normalise`"):
+        load_recogniser(save(tmp_path, micro.finetuning()))
+
+
+def test_a_missing_checkpoint_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no checkpoint in .*/nothing; give the folder of a run"):
+        load_recogniser(tmp_path / "nothing")

@@ -1,0 +1,182 @@
+"""What each command does, given its options: one call of the library, then a table.
+
+Every function imports what it needs when it runs, so that `w2v2 --help` answers at once.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FAILED = 2
+"""The exit status where something is wrong with what was given."""
+
+
+def complain(message: str) -> None:
+    """One line on standard error."""
+    print(f"w2v2: {message}", file=sys.stderr)
+
+
+def train(options: argparse.Namespace) -> int:
+    """Runs an experiment and shows its last metrics."""
+    import jax
+
+    from w2v2_jax.experiment_files import load_experiment
+    from w2v2_jax.metrics import read_rows
+    from w2v2_jax.overrides import override, parse_assignment
+    from w2v2_jax.train import train
+
+    if options.distributed:
+        jax.distributed.initialize()
+    experiment = override(load_experiment(options.experiment), dict(map(parse_assignment, options.set)))
+    workdir = options.workdir or Path("runs") / experiment.name
+    train(experiment, workdir, options.quiet)
+    if jax.process_index() == 0:  # the others write no metrics
+        _show(_table(str(workdir), read_rows(workdir / "metrics.jsonl")[-1]))
+    return 0
+
+
+def prepare(options: argparse.Namespace) -> int:
+    """Prepares the corpus of whatever source was asked for."""
+    from w2v2_jax.data.corpora import default_data_dir
+    from w2v2_jax.data.prepare import prepare
+
+    prepare(options.source(options), options.data_dir or default_data_dir(), **_given(options, "max_seconds"))
+    return 0
+
+
+def espeak(options: argparse.Namespace) -> Any:
+    """The source that `w2v2 prepare espeak` asks for."""
+    from w2v2_jax.data.synthetic import ESpeak
+
+    minutes = (f"{split}_minutes" for split in ("train", "labelled", "dev", "test"))
+    return ESpeak(**_given(options, "name", *minutes, "num_speakers", "num_held_out", "lexicon", "seed"))
+
+
+def asterisk(options: argparse.Namespace) -> Any:
+    """The source that `w2v2 prepare asterisk` asks for, downloaded first with `--fetch`."""
+    from w2v2_jax.data.asterisk import Asterisk, fetch
+
+    given = _given(options, "name", "languages", "labelled_minutes")
+    if options.fetch:
+        fetch(options.folder, **_given(options, "languages"))
+    return Asterisk(options.folder, **given)
+
+
+def folder(options: argparse.Namespace) -> Any:
+    """The source that `w2v2 prepare folder` asks for."""
+    from w2v2_jax.data.folders import AudioFolder
+
+    return AudioFolder(options.folder, **_given(options, "name", "valid_percent"))
+
+
+def manifest(options: argparse.Namespace) -> Any:
+    """The source that `w2v2 prepare manifest` asks for."""
+    from w2v2_jax.data.manifests import Manifests
+
+    return Manifests(options.name, tuple(options.files))
+
+
+def transcribe(options: argparse.Namespace) -> int:
+    """Writes what is said in each file; those that can't be read are reported and the others go on."""
+    from w2v2_jax.data.audio import AudioError
+    from w2v2_jax.pretrained import load_recogniser
+
+    write = _json_line if options.json else _text if len(options.files) == 1 else _text_line
+    failed = False
+    recogniser = load_recogniser(options.checkpoint)
+    for file, result in recogniser.transcribe_files(options.files, **_given(options, "max_seconds")):
+        if isinstance(result, AudioError):
+            failed = True
+            complain(f"{file}: {result}")
+        else:
+            print(write(file, result), flush=True)
+    return FAILED if failed else 0
+
+
+def _text(file: str, transcript: Any) -> str:
+    return transcript.text
+
+
+def _text_line(file: str, transcript: Any) -> str:
+    return f"{file}\t{transcript.text}"
+
+
+def _json_line(file: str, transcript: Any) -> str:
+    fields = {"file": file, "text": transcript.text, **transcript._asdict()}
+    return json.dumps(fields | {"words": [word._asdict() for word in transcript.words]}, ensure_ascii=False)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Shows error rates on a prepared corpus."""
+    from w2v2_jax.data.corpora import default_data_dir, open_split
+    from w2v2_jax.evaluation import evaluate_recogniser
+    from w2v2_jax.pretrained import load_recogniser
+
+    name, split = options.dataset
+    records = open_split(name, split, options.data_dir or default_data_dir())
+    report = evaluate_recogniser(load_recogniser(options.checkpoint), records, progress=not options.quiet)
+    _show(report.table(f"{options.checkpoint} on {name}/{split}"))
+    if options.output:
+        options.output.write_text(report.to_json(), encoding="utf-8")
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Prints what is wrong with a run; 1 if anything is."""
+    from w2v2_jax.description import build
+    from w2v2_jax.doctor import diagnose, report
+    from w2v2_jax.metrics import read_rows
+
+    if not (options.run / "metrics.jsonl").exists():
+        raise ValueError(f"{options.run} is not a run: it has no metrics.jsonl; give a folder that `w2v2 train` wrote")
+    experiment = json.loads((options.run / "experiment.json").read_text(encoding="utf-8"))
+    findings = diagnose(read_rows(options.run / "metrics.jsonl"), **_sizes(build(experiment["with"]["task"])))
+    print(report(findings))
+    return 1 if findings else 0
+
+
+def _sizes(task: Any) -> dict[str, int]:
+    """What fixes where the collapses of pretraining end; other tasks log nothing that is judged by it."""
+    from w2v2_jax.tasks import Pretraining
+
+    if not isinstance(task, Pretraining):
+        return {}
+    quantizer = task.model.quantizer
+    return {
+        "num_groups": quantizer.num_groups,
+        "num_entries": quantizer.num_entries,
+        "num_distractors": task.num_distractors,
+    }
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Runs the demonstration."""
+    from w2v2_jax import demo
+
+    name, size = ("demo_quick", demo.QUICK) if options.quick else ("demo", demo.FULL)
+    demo.run(options.workdir or Path("runs") / name, size)
+    return 0
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those of the options that were given: the library has the defaults."""
+    return {name: value for name, value in vars(options).items() if name in names and value is not None}
+
+
+def _show(table: Any) -> None:
+    import rich
+
+    rich.print(table)
+
+
+def _table(title: str, values: Mapping[str, float | int]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), show_header=False)
+    for name, value in values.items():
+        table.add_row(name, f"{value:,.4g}")
+    return table

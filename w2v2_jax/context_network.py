@@ -1,0 +1,189 @@
+"""The context network g: Z -> C of section 2: convolutional positions and a Transformer over frames."""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import normal, zeros
+from jaxtyping import Array, Bool, Float
+
+from w2v2_jax.layers import BERT_INIT, Dropout, Identity, LayerNorm, Linear, gelu, logical
+
+Context = Float[Array, "batch frame embed"]
+Valid = Bool[Array, "batch frame"]
+
+
+class PositionalConv(nn.Module):
+    """Relative positions by a wide grouped convolution (section 2), added to the input by the caller.
+
+    The kernel is a direction of length 1 for each tap times that tap's magnitude: weight norm over the taps, not over
+    the output channels. Of the frames that an even width yields with `width // 2` zeros at both ends, the last goes.
+    """
+
+    width: int = 128
+    num_groups: int = 16
+    block: int = 8
+
+    @nn.compact
+    def __call__(self, x: Context) -> Context:
+        dim = x.shape[-1]
+        shape = (self.width, dim // self.num_groups, dim)
+        init = normal(math.sqrt(4 / (self.width * dim)))
+        direction = self.param("direction", logical(init, ("width", "channel_in", "embed")), shape)
+        magnitude = self.param("magnitude", logical(lambda *_: tap_norms(direction), ("width",)), (self.width,))
+        bias = self.param("bias", logical(zeros, ("embed",)), (dim,))
+        kernel = direction * (magnitude / tap_norms(direction))[:, None, None]
+        y = grouped_conv(x, kernel.astype(x.dtype), self.block)
+        return gelu(y + jnp.broadcast_to(bias.astype(y.dtype), y.shape))
+
+
+def tap_norms(kernel: Float[Array, "width channel feature"]) -> Float[Array, " width"]:
+    """Length of the slice of each tap of a kernel."""
+    return jnp.sqrt(jnp.sum(kernel.astype(jnp.float32) ** 2, axis=(1, 2)))
+
+
+def grouped_conv(
+    x: Float[Array, "batch frame embed"], kernel: Float[Array, "width channel embed"], block: int
+) -> Float[Array, "batch frame embed"]:
+    """A convolution in groups of channels, with zeros at the ends: y[t] = sum over w of x[t - width // 2 + w] k[w].
+
+    Groups are a dimension that matrix products are batched over, and `block` output frames are made at once from the
+    window of input frames that any of them sees. Small groups starve a matrix unit and XLA's grouped convolution on
+    the CPU; larger blocks feed it better and spend (block - 1) / width more multiplications.
+    """
+    batch, num_frames, dim = x.shape
+    width, channels, _ = kernel.shape
+    groups = dim // channels
+    num_blocks = math.ceil(num_frames / block)
+    blocks_seen = math.ceil((width + block - 1) / block)
+    seen = blocks_seen * block
+    # Frame f of a block meets tap w at place f + w of its window.
+    kernel = jnp.pad(kernel, ((block - 1, seen - width), (0, 0), (0, 0)))
+    shifted = jnp.stack([kernel[block - 1 - f : block - 1 - f + seen] for f in range(block)])
+    shifted = shifted.reshape(block, seen, channels, groups, channels)
+    before = width // 2
+    x = jnp.pad(x, ((0, 0), (before, (num_blocks + blocks_seen - 1) * block - num_frames - before), (0, 0)))
+    x = x.reshape(batch, num_blocks + blocks_seen - 1, block, groups, channels)
+    windows = jnp.concatenate([x[:, b : b + num_blocks] for b in range(blocks_seen)], axis=2)
+    y = jnp.einsum("bnsgi,fsigo->bnfgo", windows, shifted)
+    return y.reshape(batch, num_blocks * block, dim)[:, :num_frames]
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention over the valid frames of a clip."""
+
+    num_heads: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Context, valid: Valid) -> Context:
+        dim = x.shape[-1]
+        heads = (self.num_heads, dim // self.num_heads)
+        axes = ("embed", "head", "head_dim")
+        query, key, value = (Linear(heads, axes, BERT_INIT, name=n)(x) for n in ("query", "key", "value"))
+        dropout = Dropout(self.dropout)
+        attend = dropped_attention(dropout) if dropout.is_active() else jax.nn.dot_product_attention
+        y = attend(query, key, value, mask=valid[:, None, None, :])
+        return Linear((dim,), ("head", "head_dim", "embed"), BERT_INIT, name="out")(y)
+
+
+def dropped_attention(dropout: Callable[[Array], Array]) -> Callable[..., Array]:
+    """`jax.nn.dot_product_attention` with dropout on the weights, which that function has no place for."""
+
+    def attend(query, key, value, mask):
+        scores = jnp.einsum("bthd,bshd->bhts", query, key, preferred_element_type=jnp.float32)
+        scores = jnp.where(mask, scores / math.sqrt(query.shape[-1]), jnp.finfo(jnp.float32).min)
+        weights = dropout(jax.nn.softmax(scores, axis=-1).astype(value.dtype))
+        return jnp.einsum("bhts,bshd->bthd", weights, value)
+
+    return attend
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with a GELU between."""
+
+    dim: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Context) -> Context:
+        hidden = gelu(Linear((self.dim,), ("embed", "mlp"), BERT_INIT, name="up")(x))
+        return Linear(x.shape[-1:], ("mlp", "embed"), BERT_INIT, name="down")(Dropout(self.dropout)(hidden))
+
+
+class _TransformerLayer(nn.Module):
+    num_heads: int = 12
+    ffn_dim: int = 3072
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.0
+
+    def setup(self):
+        self.attention = SelfAttention(self.num_heads, self.attention_dropout)
+        self.attention_norm = LayerNorm()
+        self.feed_forward = FeedForward(self.ffn_dim, self.activation_dropout)
+        self.output_norm = LayerNorm()
+        self.residual_dropout = Dropout(self.dropout)
+
+
+class PostNormLayer(_TransformerLayer):
+    """Norms after the sums: BASE, and the paper's LARGE."""
+
+    def __call__(self, x: Context, valid: Valid) -> Context:
+        x = self.attention_norm(x + self.residual_dropout(self.attention(x, valid)))
+        return self.output_norm(x + self.residual_dropout(self.feed_forward(x)))
+
+
+class PreNormLayer(_TransformerLayer):
+    """Norms at the head of each branch: the published LARGE LV-60k."""
+
+    def __call__(self, x: Context, valid: Valid) -> Context:
+        x = x + self.residual_dropout(self.attention(self.attention_norm(x), valid))
+        return x + self.residual_dropout(self.feed_forward(self.output_norm(x)))
+
+
+class ContextNetwork(nn.Module):
+    """Latents in, context representations out.
+
+    `layer` is repeated `num_layers` times by a scan; while training, each repetition is left out with probability
+    `layer_drop` (LayerDrop, section 4.2) for the whole batch, and its work is not done. LayerDrop follows a
+    `layer_drop` key, dropout a `dropout` key; without them the network is deterministic. `first_norm` stands before
+    the layers (post-norm networks), `last_norm` behind them (pre-norm). `remat_policy` says what of a layer is kept
+    for the backward pass. Every layer's output is sown as `hidden` in the collection `intermediates`.
+    """
+
+    num_layers: int = 12
+    layer: nn.Module = PostNormLayer()
+    first_norm: Callable[[], nn.Module] = LayerNorm
+    last_norm: Callable[[], nn.Module] = Identity
+    position: nn.Module = PositionalConv()
+    dropout: float = 0.1
+    layer_drop: float = 0.05
+    remat_policy: Callable[..., bool] = jax.checkpoint_policies.everything_saveable
+
+    @nn.compact
+    def __call__(self, x: Context, valid: Valid) -> Context:
+        x = jnp.where(valid[:, :, None], x, 0)
+        x = self.first_norm(name="first_norm")(x + self.position(x))
+        x = Dropout(self.dropout)(x)
+        scanned = nn.scan(
+            nn.remat(self._run, policy=self.remat_policy, prevent_cse=False),
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True, "dropout": True, "layer_drop": True},
+            in_axes=nn.broadcast,
+            length=self.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layer"},
+        )
+        x, _ = scanned(self.layer, x, valid)
+        return self.last_norm(name="last_norm")(x)
+
+    def _run(self, layer: nn.Module, x: Context, valid: Valid) -> tuple[Context, None]:
+        if self.layer_drop > 0 and layer.has_rng("layer_drop"):
+            keep = jax.random.bernoulli(layer.make_rng("layer_drop"), 1 - self.layer_drop)
+            x = nn.cond(keep, lambda layer, x: layer(x, valid), lambda layer, x: x, layer, x)
+        else:
+            x = layer(x, valid)
+        layer.sow("intermediates", "hidden", x)
+        return x, None

@@ -1,0 +1,101 @@
+"""Endless or single passes over random-access rows, cut into batches of which each process gets its share, by Grain."""
+
+import functools
+from typing import NamedTuple
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from w2v2_jax.batches import AudioBatch, LabeledBatch
+from w2v2_jax.data.buckets import round_up
+
+# The arrays of a batch, without the batch axis.
+Row = tuple[np.ndarray | np.integer, ...]
+
+
+class Host(NamedTuple):
+    """A process of a run: `index` of `count`."""
+
+    index: int
+    count: int
+
+
+def this_host() -> Host:
+    """The process we are in, as JAX counts them."""
+    return Host(jax.process_index(), jax.process_count())
+
+
+class BatchIterator:
+    """Endless batches of one process; `get_state` and `set_state` save and restore its place exactly."""
+
+    def __init__(self, batches: grain.MapDataset, num_workers: int):
+        self._batches, self._num_workers = batches, num_workers
+        self._step = 0
+        self._ahead = None
+
+    def __iter__(self) -> "BatchIterator":
+        return self
+
+    def __next__(self) -> AudioBatch | LabeledBatch:
+        if self._ahead is None:
+            self._ahead = read_ahead(self._batches[self._step :], self._num_workers)
+        batch = next(self._ahead)
+        self._step += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The number of batches taken so far: the same on every process, and valid on any number of them."""
+        return {"step": self._step}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Continues after the batch that was the last one when `state` was taken."""
+        self.close()
+        self._step = state["step"]
+
+    def close(self) -> None:
+        """Stops reading ahead; another batch starts it again."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+
+def share(rows: grain.MapDataset, batch_size: int, host: Host) -> grain.MapDataset:
+    """The host's rows of each global batch: consecutive ones, so the hosts in their order make up the batch.
+
+    Raises ValueError if the hosts can't have equally many.
+    """
+    if batch_size % host.count:
+        raise ValueError(
+            f"a batch of {batch_size} rows can't be shared equally by {host.count} processes; "
+            f"make the batch size a multiple of {host.count}"
+        )
+    # There is no remainder; but without `drop_remainder` Grain's length of endless batches of one row overflows.
+    return rows.batch(batch_size // host.count, drop_remainder=True)[host.index :: host.count]
+
+
+def filled_up(rows: grain.MapDataset, batch_size: int, filler: Row) -> grain.MapDataset:
+    """All rows in their order, then filler up to a whole number of batches."""
+    return grain.MapDataset.range(round_up(len(rows), batch_size)).map(functools.partial(_row_or_filler, rows, filler))
+
+
+def _row_or_filler(rows: grain.MapDataset, filler: Row, place: int) -> Row:
+    return rows[place] if place < len(rows) else filler
+
+
+def seed_from(*numbers: int) -> int:
+    """One 32-bit seed out of several numbers: Grain takes no more, and buckets must not be shuffled alike."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def read_ahead(batches: grain.MapDataset, num_workers: int) -> grain.DatasetIterator:
+    """Prepares the next batches in threads (FLAC decoding releases the GIL), or in threads of worker processes."""
+    # Grain would keep 500 elements ready, which here are whole batches.
+    ahead = batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=4))
+    if num_workers:
+        # Grain's workers read absl's flags, which nobody has parsed in a notebook, a test or a plain script.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+    return iter(ahead)

@@ -1,0 +1,99 @@
+"""Transcripts to label ids and back: letters with a mark after each word, as fairseq's .ltr files write them."""
+
+import collections
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Iterable
+from typing import SupportsIndex
+
+import numpy as np
+from jaxtyping import Int
+
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")  # fairseq's, in its order; the first is the CTC blank
+WORD_END = "|"
+ENGLISH = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ' ")
+
+
+# Written by code point where the character looks like another: quotes, the ellipsis and the dashes.
+APOSTROPHES = "[\u2018\u2019`]"
+PUNCTUATION = r'[.,;:!?"()\-\u201c\u201d\u2013\u2014\u2026]'
+
+
+class TextError(ValueError):
+    """A transcript that the vocabulary cannot write."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The symbols that a CTC head tells apart; a symbol's id is its place."""
+
+    symbols: tuple[str, ...]
+
+    @classmethod
+    def of_texts(cls, texts: Iterable[str]) -> "Vocabulary":
+        """The vocabulary of all characters in `texts`, most frequent first."""
+        counts = collections.Counter(character for text in texts for character in "".join(text.split()))
+        if WORD_END in counts:
+            raise TextError(
+                f"'{WORD_END}' marks the end of a word and cannot be a letter; replace it in the transcripts"
+            )
+        return cls((*SPECIALS, WORD_END, *sorted(counts, key=lambda character: (-counts[character], character))))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Vocabulary":
+        """The vocabulary that `to_json` wrote."""
+        return cls(tuple(json.loads(text)))
+
+    def to_json(self) -> str:
+        """The symbols as a JSON list, in the order of their ids."""
+        return json.dumps(self.symbols, ensure_ascii=False)
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    @functools.cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of every symbol that a transcript may contain."""
+        return {symbol: number for number, symbol in enumerate(self.symbols) if symbol not in SPECIALS}
+
+    def encode(self, text: str) -> Int[np.ndarray, " label"]:
+        """The ids of `text`: the letters of every word, then the mark that ends it; none for an empty text.
+
+        Raises `TextError` for a character outside the vocabulary.
+        """
+        for position, character in enumerate(text):
+            if character == WORD_END or not (character.isspace() or character in self.ids):
+                raise TextError(
+                    f"character {character!r} at position {position} of {text!r} is not in the vocabulary "
+                    f"({''.join(self.ids)}); clean the transcript or build the vocabulary with Vocabulary.of_texts"
+                )
+        labels = "".join(word + WORD_END for word in text.split())
+        return np.array([self.ids[character] for character in labels], np.int32)
+
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
+        """The text of `ids` from which CTC's repeats are gone already; blanks and other specials are dropped."""
+        symbols = [self.symbols[number] for number in ids]
+        text = "".join(symbol for symbol in symbols if symbol not in SPECIALS)
+        return " ".join(text.replace(WORD_END, " ").split())
+
+
+LETTERS = Vocabulary((*SPECIALS, WORD_END, *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"))
+"""fairseq's letters of LibriSpeech, the most frequent first."""
+
+
+def clean_transcript(text: str) -> str:
+    """English `text` in the letters of `LETTERS`: capitals, single spaces, no punctuation.
+
+    Raises `TextError` where that would lose something spoken: digits, signs and letters with accents.
+    """
+    plain = re.sub(PUNCTUATION, " ", re.sub(APOSTROPHES, "'", text.upper()))
+    words = [word.strip("'") for word in plain.split()]
+    cleaned = " ".join(filter(None, words))
+    for position, character in enumerate(cleaned):
+        if character not in ENGLISH:
+            raise TextError(
+                f"{character!r} at position {position} of {cleaned!r} is not an English letter; spell it out"
+            )
+    return cleaned

@@ -1,0 +1,60 @@
+"""Best-path decoding of CTC outputs, batched and with static shapes."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from w2v2_jax.ctc import BLANK
+
+
+class Collapsed(NamedTuple):
+    """What the frames spell: the first `num_labels` places of a row count, the places beyond are 0.
+
+    Label i was emitted by the frames from `starts[i]` up to but not including `stops[i]`.
+    """
+
+    labels: Int[Array, "batch frame"]
+    num_labels: Int[Array, " batch"]
+    starts: Int[Array, "batch frame"]
+    stops: Int[Array, "batch frame"]
+
+
+def _pack_left(values: Int[Array, "batch frame"], kept: Bool[Array, "batch frame"]) -> Int[Array, "batch frame"]:
+    order = jnp.argsort(~kept, axis=1, stable=True)
+    return jnp.take_along_axis(jnp.where(kept, values, 0), order, axis=1)
+
+
+def collapse(ids: Int[Array, "batch frame"], num_frames: Int[Array, " batch"]) -> Collapsed:
+    """Merges runs of equal ids, then drops blanks (id 0) and the frames beyond `num_frames`."""
+    frame = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+    spoken = (frame < num_frames[:, None]) & (ids != BLANK)
+    changes = ids[:, 1:] != ids[:, :-1]
+    starts = spoken & jnp.pad(changes, ((0, 0), (1, 0)), constant_values=True)
+    stops = spoken & (jnp.pad(changes, ((0, 0), (0, 1)), constant_values=True) | (frame == num_frames[:, None] - 1))
+    return Collapsed(
+        labels=_pack_left(ids, starts),
+        num_labels=jnp.sum(starts, axis=1),
+        starts=_pack_left(frame, starts),
+        stops=_pack_left(frame + 1, stops),
+    )
+
+
+class GreedyPath(NamedTuple):
+    """The likeliest path of each clip and its log probability in nats, at most 0."""
+
+    collapsed: Collapsed
+    log_probs: Float[Array, " batch"]
+
+
+def greedy_decode(logits: Float[Array, "batch frame label"], num_frames: Int[Array, " batch"]) -> GreedyPath:
+    """Takes the likeliest label of every frame and collapses the path.
+
+    The log probability is that of this one path, so it is a lower bound on that of the labels, which other paths
+    spell as well. A clip without a frame has an empty path of log probability 0.
+    """
+    best = jnp.max(jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
+    valid = jnp.arange(logits.shape[1])[None] < num_frames[:, None]
+    log_probs = jnp.sum(jnp.where(valid, best, 0), axis=1)
+    return GreedyPath(collapse(jnp.argmax(logits, axis=-1), num_frames), log_probs)

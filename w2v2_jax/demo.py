@@ -1,0 +1,161 @@
+"""`w2v2 demo`: from raw audio to a word error rate in minutes, with and without pretraining.
+
+Builds a corpus of synthetic speech, pretrains a tiny model on its sound alone, fine-tunes it on a few minutes of
+transcripts beside the same network without pretraining, and shows how well both transcribe speakers and sentences
+that they never heard.
+"""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Int
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from experiments.demo import finetune, pretrain, scratch
+from w2v2_jax.analysis.plots import plot_curves, plot_utterance
+from w2v2_jax.batches import AudioBatch
+from w2v2_jax.data.audio import Phone, decode_flac, normalise
+from w2v2_jax.data.prepare import prepare
+from w2v2_jax.data.records import Corpus
+from w2v2_jax.data.synthetic import ESpeak
+from w2v2_jax.evaluation import Report, evaluate_recogniser
+from w2v2_jax.masking import example_keys
+from w2v2_jax.metrics import read_rows
+from w2v2_jax.overrides import override
+from w2v2_jax.pretrained import Recogniser, load_recogniser
+from w2v2_jax.tasks import Pretraining
+from w2v2_jax.train import TrainState, train
+
+
+class Size(NamedTuple):
+    """How much of everything: minutes of audio to pretrain on and to test with, steps of both kinds of training."""
+
+    train_minutes: float
+    test_minutes: float
+    pretrain_steps: int
+    finetune_steps: int
+
+
+FULL = Size(train_minutes=60.0, test_minutes=5.0, pretrain_steps=1_200, finetune_steps=400)
+QUICK = Size(train_minutes=5.0, test_minutes=1.0, pretrain_steps=40, finetune_steps=20)
+"""Shows that everything runs; too short to learn anything."""
+
+
+def run(workdir: Path, size: Size) -> dict[str, Report]:
+    """Everything, into `workdir`; what was done before is not done again. Returns both models' error rates."""
+    began = time.monotonic()
+    console = Console()
+    data_dir = str(workdir / "data")
+    console.rule("[bold]1. synthetic speech")
+    corpus = ESpeak(
+        "espeak_demo",
+        train_minutes=size.train_minutes,
+        labelled_minutes=5.0,
+        dev_minutes=1.0,
+        test_minutes=size.test_minutes,
+        num_speakers=16,
+        lexicon=0.12,
+    )
+    prepare(corpus, data_dir)
+    console.rule("[bold]2. pretraining on sound alone")
+    pretraining = override(
+        pretrain.experiment(data_dir),
+        {"num_steps": size.pretrain_steps, "eval_every": size.pretrain_steps, "save_every": size.pretrain_steps},
+    )
+    pretrained = train(pretraining, workdir / "pretrain")
+    for name, title, experiment in (
+        ("finetune", "3. fine-tuning on five minutes of transcripts", _finetune(workdir, data_dir)),
+        ("scratch", "4. the same without pretraining", scratch.experiment(data_dir)),
+    ):
+        console.rule(f"[bold]{title}")
+        steps = {"num_steps": size.finetune_steps, "eval_every": size.finetune_steps, "save_every": size.finetune_steps}
+        train(override(experiment, steps), workdir / name)
+    console.rule("[bold]5. transcribing speakers and sentences never heard")
+    test = Corpus(corpus.name, "test", data_dir).records()
+    recognisers = {name: load_recogniser(workdir / run) for name, run in RUNS.items()}
+    reports = {name: evaluate_recogniser(recogniser, test) for name, recogniser in recognisers.items()}
+    console.print(_rates(reports), _transcripts(reports))
+    figures = _draw(workdir, pretraining.task, pretrained, recognisers["pretrained"], test[0])
+    console.print(f"Figures: {', '.join(str(figure) for figure in figures)}")
+    minutes = (time.monotonic() - began) / 60
+    console.print(
+        f"Done in {minutes:.1f} minutes. Try: w2v2 transcribe {workdir / 'finetune'} YOUR.wav", soft_wrap=True
+    )
+    return reports
+
+
+RUNS = {"pretrained": "finetune", "from scratch": "scratch"}
+
+
+def _finetune(workdir: Path, data_dir: str):
+    return finetune.experiment(data_dir, pretrained=str(workdir / "pretrain"))
+
+
+def _rates(reports: dict[str, Report]) -> Table:
+    table = Table(title="Error rates on synthetic speech, with 95 % intervals", title_justify="left")
+    table.add_column("")
+    for name in reports:
+        table.add_column(name, justify="right")
+    for unit in ("word", "character"):
+        scores = [getattr(report, f"{unit}_error_rate") for report in reports.values()]
+        table.add_row(f"{unit} error rate", *(f"{s.rate:.1%}  ({s.low:.1%} to {s.high:.1%})" for s in scores))
+    utterances = next(iter(reports.values())).utterances
+    table.caption = f"{len(utterances)} utterances; greedy decoding, no language model"
+    return table
+
+
+def _transcripts(reports: dict[str, Report], count: int = 5) -> Table:
+    table = Table("", "transcript", title=f"The first {count} utterances", title_justify="left", show_lines=False)
+    for rows in list(zip(*(report.utterances for report in reports.values()), strict=True))[:count]:
+        table.add_row("[dim]spoken", Text(rows[0].reference, "dim"))
+        for name, utterance in zip(reports, rows, strict=True):
+            table.add_row(name, Text(utterance.hypothesis))
+        table.add_section()
+    return table
+
+
+def _draw(
+    workdir: Path, task: Pretraining, state: TrainState, recogniser: Recogniser, record: dict[str, Any]
+) -> list[Path]:
+    figures = [workdir / name for name in ("pretraining.png", "finetuning.png", "utterance.png")]
+    rows = {run: read_rows(workdir / run / "metrics.jsonl") for run in ("pretrain", *RUNS.values())}
+    curves = ("contrastive_loss", "contrastive_accuracy", "code_perplexity")
+    plot_curves({"pretraining": rows["pretrain"]}, curves, figures[0], task.num_distractors)
+    plot_curves({name: rows[run] for name, run in RUNS.items()}, ("loss",), figures[1])
+    waveform = normalise(decode_flac(record["audio"]))
+    batch = AudioBatch(jnp.asarray(waveform)[None], jnp.array([len(waveform)]))
+    masked, codes = mask_and_codes(task, state, batch)
+    logits = recogniser.task.logits(recogniser.params, batch)[0]
+    phones = record["phones"]
+    plot_utterance(
+        figures[2],
+        waveform,
+        masked,
+        codes,
+        posteriors=np.asarray(jax.nn.softmax(logits, axis=-1)),
+        labels=recogniser.task.vocabulary.symbols,
+        reference=record["text"],
+        hypothesis=next(recogniser.transcribe([decode_flac(record["audio"])])).text,
+        phones=[Phone(*phone) for phone in zip(phones["symbol"], phones["start"], phones["end"], strict=True)],
+    )
+    return figures
+
+
+def mask_and_codes(
+    task: Pretraining, state: TrainState, batch: AudioBatch
+) -> tuple[Bool[np.ndarray, " frame"], Int[np.ndarray, "frame group"]]:
+    """For a batch of one clip: a mask as in pretraining, and the code of every frame without noise."""
+    draws = task.sample(example_keys(state.key, 1), batch, noise_scale=0.0)
+    num_frames = draws.masked.shape[1]
+    every_frame = draws._replace(
+        targets=jnp.arange(num_frames)[None],
+        noise=jnp.zeros((1, num_frames, *draws.noise.shape[2:])),
+    )
+    output = task.apply(state.params, batch, every_frame, 1.0)
+    return np.asarray(draws.masked[0]), np.asarray(output.quantizer.codes[0])

@@ -1,0 +1,130 @@
+"""The feature encoder f: X -> Z of section 2: seven strided convolutions from samples to frames."""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import ones, variance_scaling, zeros
+from jaxtyping import Array, Bool, Float, Int
+
+from w2v2_jax.frames import PAPER_CONV_LAYERS, ConvLayers, num_valid_frames, valid_mask
+from w2v2_jax.layers import NORM_EPS, TORCH_INIT, LayerNorm, gelu, logical
+
+KERNEL_AXES = ("width", "channel_in", "channel")
+KERNEL_INIT = variance_scaling(2.0, "fan_in", "normal")
+"""Kaiming's normal distribution: variance 2 over the number of inputs to an output."""
+
+
+def conv1d(
+    x: Float[Array, "batch time channel"], kernel: Float[Array, "width channel feature"], stride: int
+) -> Float[Array, "batch frame feature"]:
+    """A convolution over time without padding."""
+    return jax.lax.conv_general_dilated(
+        x, kernel.astype(x.dtype), (stride,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
+    )
+
+
+class PlainConv(nn.Module):
+    """Convolution and GELU; keeps one frame in every `stride`."""
+
+    features: int
+    width: int
+    stride: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time channel"], valid: Bool[Array, "batch frame"]
+    ) -> Float[Array, "batch frame feature"]:
+        kernel = self.param("kernel", logical(KERNEL_INIT, KERNEL_AXES), (self.width, x.shape[-1], self.features))
+        return gelu(conv1d(x, kernel, self.stride))
+
+
+class LayerNormConv(nn.Module):
+    """Convolution with bias, layer norm over channels, GELU: every block of LARGE LV-60k."""
+
+    features: int
+    width: int
+    stride: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time channel"], valid: Bool[Array, "batch frame"]
+    ) -> Float[Array, "batch frame feature"]:
+        kernel = self.param("kernel", logical(KERNEL_INIT, KERNEL_AXES), (self.width, x.shape[-1], self.features))
+        fan_in = self.width * x.shape[-1]
+        bias = self.param("bias", logical(TORCH_INIT.bias(fan_in), ("channel",)), (self.features,))
+        y = conv1d(x, kernel, self.stride)
+        return gelu(LayerNorm("channel", name="norm")(y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)))
+
+
+class GroupNormConv(nn.Module):
+    """Convolution of the waveform, each channel normalised over time, GELU: the first block of BASE.
+
+    Statistics are taken over valid frames alone, so that a padded clip gives what it gives by itself. There is one
+    input channel: the statistics of every output channel follow from the mean and covariance of the frames of
+    samples, in float32, and the norm becomes part of the kernel; no pass over the activations is spent on it.
+    """
+
+    features: int
+    width: int
+    stride: int
+
+    def statistics_over(self, valid: Bool[Array, "batch frame"]) -> Bool[Array, "batch frame"]:
+        """The frames that mean and variance are taken over."""
+        return valid
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time 1"], valid: Bool[Array, "batch frame"]
+    ) -> Float[Array, "batch frame feature"]:
+        kernel = self.param("kernel", logical(KERNEL_INIT, KERNEL_AXES), (self.width, 1, self.features))[:, 0]
+        scale = self.param("scale", logical(ones, ("channel",)), (self.features,))
+        bias = self.param("bias", logical(zeros, ("channel",)), (self.features,))
+        frames = unfold(x[..., 0], self.width, self.stride).astype(jnp.float32)
+        weight = self.statistics_over(valid).astype(jnp.float32)
+        weight = (weight / jnp.maximum(weight.sum(axis=1, keepdims=True), 1))[:, None, :]
+        centred = frames - (frames * weight).sum(axis=2, keepdims=True)
+        covariance = jnp.einsum("bwt,bvt->bwv", centred * weight, centred, precision="highest")
+        variance = jnp.einsum("wf,bwv,vf->bf", kernel, covariance, kernel, precision="highest")
+        folded = kernel[None] * (scale[None] * jax.lax.rsqrt(variance + NORM_EPS))[:, None, :]
+        y = jnp.einsum("bwt,bwf->btf", centred.astype(x.dtype), folded.astype(x.dtype))
+        return gelu(y + jnp.broadcast_to(bias.astype(y.dtype), y.shape))
+
+
+class FairseqGroupNormConv(GroupNormConv):
+    """As `GroupNormConv`, with statistics over padding too: what fairseq and transformers compute for padded clips."""
+
+    def statistics_over(self, valid: Bool[Array, "batch frame"]) -> Bool[Array, "batch frame"]:
+        return jnp.ones_like(valid)
+
+
+def unfold(x: Float[Array, "batch time"], width: int, stride: int) -> Float[Array, "batch width frame"]:
+    """Overlapping frames of `width` samples, one every `stride`: sample w of frame t is x[t * stride + w]."""
+    num_frames = (x.shape[1] - width) // stride + 1
+    span = math.ceil(width / stride)
+    x = jnp.pad(x, ((0, 0), (0, max(0, (num_frames + span) * stride - x.shape[1]))))
+    rows = x[:, : (num_frames + span) * stride].reshape(x.shape[0], num_frames + span, stride).swapaxes(1, 2)
+    shifted = [rows[:, :, i : i + num_frames] for i in range(span)]
+    return jnp.concatenate(shifted, axis=1)[:, :width]
+
+
+class FeatureEncoder(nn.Module):
+    """Raw audio to latents z: `first` makes the first block, `rest` the others."""
+
+    layers: ConvLayers = PAPER_CONV_LAYERS
+    first: Callable[[int, int, int], nn.Module] = GroupNormConv
+    rest: Callable[[int, int, int], nn.Module] = PlainConv
+
+    @nn.compact
+    def __call__(
+        self, waveform: Float[Array, "batch sample"], num_samples: Int[Array, " batch"]
+    ) -> Float[Array, "batch frame feature"]:
+        x = waveform[:, :, None]
+        makers = (self.first, *(self.rest,) * (len(self.layers) - 1))
+        for i, (make, (features, width, stride)) in enumerate(zip(makers, self.layers, strict=True)):
+            num_valid = num_valid_frames(num_samples, self.layers[: i + 1])
+            valid = valid_mask(num_valid, (x.shape[1] - width) // stride + 1)
+            x = make(features, width, stride, name=f"block_{i}")(x, valid)
+        return x

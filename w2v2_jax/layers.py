@@ -1,0 +1,131 @@
+"""What the networks are made of: weights with named axes, norms in float32, dropout, gradient scaling.
+
+A layer computes in the precision of its input: the model casts the waveform once, and everything follows.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import Initializer, normal, uniform, zeros
+from jaxtyping import Array, Float
+
+logical = nn.with_logical_partitioning
+"""Names the axes of a parameter, for the rules in `sharding` to map to the mesh."""
+
+NORM_EPS = 1e-5
+
+
+class LinearInit(NamedTuple):
+    """Initialisers of a kernel and its bias, given the number of inputs to each output."""
+
+    kernel: Callable[[int], Initializer]
+    bias: Callable[[int], Initializer]
+
+
+def symmetric_uniform(limit: float) -> Initializer:
+    """U(-limit, limit)."""
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+TORCH_INIT = LinearInit(lambda n: symmetric_uniform(1 / math.sqrt(n)), lambda n: symmetric_uniform(1 / math.sqrt(n)))
+"""What torch gives a Linear or Conv1d bias, and fairseq leaves to every Linear outside the context network."""
+
+BERT_INIT = LinearInit(lambda n: normal(0.02), lambda n: zeros)
+"""Every Linear of the context network."""
+
+UNIT_UNIFORM = uniform(1.0)
+"""U(0, 1): codebooks and the mask embedding. (jax's `uniform()` is U(0, 0.01).)"""
+
+
+class Linear(nn.Module):
+    """An affine map of the last `len(inputs)` axes to `shape`; `axes` names the kernel's axes, inputs first."""
+
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    initialisers: LinearInit = TORCH_INIT
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        num_inputs = len(self.axes) - len(self.shape)
+        inputs = x.shape[-num_inputs:]
+        fan_in = math.prod(inputs)
+        kernel = self.param("kernel", logical(self.initialisers.kernel(fan_in), self.axes), (*inputs, *self.shape))
+        bias = self.param("bias", logical(self.initialisers.bias(fan_in), self.axes[num_inputs:]), self.shape)
+        y = jax.lax.dot_general(
+            x, kernel.astype(x.dtype), ((range(x.ndim - num_inputs, x.ndim), range(num_inputs)), ((), ()))
+        )
+        return y + jnp.broadcast_to(bias.astype(x.dtype), y.shape)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis with scale and bias, computed in float32."""
+
+    axis: str = "embed"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*rows feature"]) -> Float[Array, "*rows feature"]:
+        scale = self.param("scale", logical(nn.initializers.ones, (self.axis,)), x.shape[-1:])
+        bias = self.param("bias", logical(zeros, (self.axis,)), x.shape[-1:])
+        x32 = x.astype(jnp.float32)
+        centred = x32 - x32.mean(axis=-1, keepdims=True)
+        normed = centred * jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + NORM_EPS)
+        scale, bias = (jnp.broadcast_to(p, x.shape) for p in (scale, bias))
+        return (normed * scale + bias).astype(x.dtype)
+
+
+class Identity(nn.Module):
+    """Takes the place of a norm that an architecture does without."""
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        return x
+
+
+class Dropout(nn.Module):
+    """Dropout from 8 random bits a value; active where the caller passes a `dropout` key, else the identity.
+
+    `rate` is met to the nearest 1/256 and the kept values are scaled by exactly what is kept.
+    """
+
+    rate: float
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"a dropout rate of {self.rate} keeps nothing; give a number from 0 to below 1")
+
+    def is_active(self) -> bool:
+        """Whether calling this changes anything."""
+        return self.rate > 0 and self.has_rng("dropout")
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        if not self.is_active():
+            return x
+        dropped = max(1, min(255, round(self.rate * 256)))
+        keep = jax.random.bits(self.make_rng("dropout"), x.shape, jnp.uint8) >= dropped
+        return jnp.where(keep, x * (256 / (256 - dropped)), 0).astype(x.dtype)
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The exact GELU, x times the normal distribution function, as fairseq computes it; not the tanh fit."""
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+def scale_gradient(x: Float[Array, "..."], scale: float) -> Float[Array, "..."]:
+    """The identity, through which gradients return multiplied by `scale` (section 4.2: 0.1 for BASE).
+
+    At 0 the backward pass of all that made `x` is not even computed.
+    """
+    return _scale_gradient(x, scale) if scale else jax.lax.stop_gradient(x)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _scale_gradient(x: Array, scale: float) -> Array:
+    return x
+
+
+_scale_gradient.defvjp(lambda x, scale: (x, None), lambda scale, _, gradient: (gradient * scale,))

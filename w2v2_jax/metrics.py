@@ -1,0 +1,154 @@
+"""Metrics as sums with weights, and where they are written: a JSONL file, TensorBoard, Weights & Biases."""
+
+import functools
+import hashlib
+import importlib.util
+import json
+import operator
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+from jaxtyping import Float, PyTree
+
+Row = dict[str, Any]
+
+
+class Mean(NamedTuple):
+    """A mean kept as a sum and its weight, so that means over any split of the data add up exactly."""
+
+    total: Float[jax.typing.ArrayLike, ""]
+    weight: Float[jax.typing.ArrayLike, ""]
+
+    def value(self) -> Float[jax.typing.ArrayLike, ""]:
+        """The mean; NaN where nothing was counted."""
+        return self.total / self.weight
+
+
+def merge(*metrics: PyTree) -> PyTree:
+    """The metrics of several batches, of one structure, as those of one batch: totals and weights are added."""
+    return functools.reduce(lambda a, b: jax.tree.map(operator.add, a, b), metrics)
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """The rows of a metrics file, without a last one that a killed run left incomplete.
+
+    Raises:
+        ValueError: for a line before the last that isn't JSON.
+    """
+    *lines, _torn = Path(path).read_text(encoding="utf-8").split("\n")
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} holds a line that isn't JSON ({error.doc!r}); remove it") from error
+
+
+@runtime_checkable
+class _Sink(Protocol):
+    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class MetricWriter:
+    """Writes named values at a step to `workdir`, from the first process of a run only.
+
+    `metrics.jsonl` holds one object a line, "step" first, on disk as soon as it is written. TensorBoard files appear in
+    the same folder where tensorboard is installed; Weights & Biases gets the values where wandb is installed and
+    WANDB_API_KEY or WANDB_MODE is set.
+
+    `resume_step` is the step of the checkpoint that a run goes on from, 0 for a new run: what an earlier run wrote
+    beyond it is dropped, so that the file of a resumed run is that of an unbroken one. Rows up to a checkpoint's
+    step are therefore to be written before that checkpoint is saved.
+    """
+
+    def __init__(self, workdir: str | Path, resume_step: int = 0):
+        if "://" in str(workdir):
+            raise ValueError(
+                f"metrics are appended line by line, which {workdir} can't do; give a local or mounted folder"
+            )
+        Path(workdir).mkdir(parents=True, exist_ok=True)
+        kinds = (_Jsonl, *_tensorboard(), *_wandb()) if jax.process_index() == 0 else ()
+        self._sinks: list[_Sink] = [kind(Path(workdir), resume_step) for kind in kinds]
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes scalars by name, e.g. {"train/loss": 6.66}, for a run after `step` updates."""
+        values = {name: float(value) for name, value in values.items()}
+        for sink in self._sinks:
+            sink.write(step, values)
+
+    def close(self) -> None:
+        """Ends the files; the writer can't be used afterwards."""
+        for sink in self._sinks:
+            sink.close()
+
+
+class _Jsonl:
+    def __init__(self, workdir: Path, resume_step: int):
+        path = workdir / "metrics.jsonl"
+        earlier = read_rows(path) if resume_step and path.exists() else []
+        kept = "".join(_line(row) for row in earlier if row["step"] <= resume_step)
+        rewritten = path.with_suffix(".tmp")
+        rewritten.write_text(kept, encoding="utf-8")
+        rewritten.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._file.write(_line({"step": step, **values}))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _tensorboard() -> list[type]:
+    return [_TensorBoard] if importlib.util.find_spec("tensorboard") else []
+
+
+class _TensorBoard:
+    def __init__(self, workdir: Path, resume_step: int):
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event = event_pb2.Event
+        self._writer = EventFileWriter(str(workdir))
+        # Makes TensorBoard forget what an earlier run wrote from this step on.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._writer.add_event(event_pb2.Event(step=resume_step + 1, wall_time=time.time(), session_log=start))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        event = self._event(step=step, wall_time=time.time())
+        for name, value in values.items():
+            event.summary.value.add(tag=name, simple_value=value)
+        self._writer.add_event(event)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _wandb() -> list[type]:
+    asked = "WANDB_API_KEY" in os.environ or "WANDB_MODE" in os.environ
+    return [_WandB] if asked and importlib.util.find_spec("wandb") else []
+
+
+class _WandB:
+    def __init__(self, workdir: Path, resume_step: int):
+        import wandb
+
+        # One folder is one run there too, however often it is resumed.
+        run_id = hashlib.sha1(str(workdir.resolve()).encode()).hexdigest()[:16]
+        self._run = wandb.init(id=run_id, name=workdir.name, dir=str(workdir), resume="allow")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()

@@ -1,0 +1,191 @@
+"""wav2vec 2.0 put together: the network that fine-tuning keeps, the pretraining and CTC models around it, presets."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.nn.initializers import glorot_uniform, zeros
+from jaxtyping import Array, Bool, Float, Int
+
+from w2v2_jax.context_network import ContextNetwork, PositionalConv, PostNormLayer, PreNormLayer
+from w2v2_jax.feature_encoder import FeatureEncoder, LayerNormConv
+from w2v2_jax.frames import PAPER_CONV_LAYERS, num_frames, num_samples, num_valid_frames, valid_mask
+from w2v2_jax.layers import UNIT_UNIFORM, Dropout, Identity, LayerNorm, Linear, LinearInit, logical, scale_gradient
+from w2v2_jax.quantizer import GumbelQuantizer, Quantized
+
+HEAD_INIT = LinearInit(lambda n: glorot_uniform(), lambda n: zeros)
+
+
+class Encoded(NamedTuple):
+    """What the network makes of a batch of waveforms.
+
+    `latents` is the feature encoder's output z, `features` the same layer-normed (input of the quantizer),
+    `context` the context network's output c, `valid` which frames are real audio.
+    """
+
+    latents: Float[Array, "batch frame feature"]
+    features: Float[Array, "batch frame feature"]
+    context: Float[Array, "batch frame embed"]
+    valid: Bool[Array, "batch frame"]
+
+
+class Wav2Vec2(nn.Module):
+    """Waveforms to context representations; all that fine-tuning keeps of a pretrained model.
+
+    A clip gives the same output alone and in any padded batch: samples beyond `num_samples` are never looked at.
+    `dtype` is what the networks compute in (parameters, norms and softmaxes stay in float32). Dropout acts when a
+    `dropout` key is passed, LayerDrop when a `layer_drop` key is.
+    """
+
+    feature_encoder: nn.Module = FeatureEncoder()
+    context_network: nn.Module = ContextNetwork()
+    embed_dim: int = 768
+    input_dropout: float = 0.1
+    feature_gradient_scale: float = 0.1
+    dtype: str = "float32"
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames that the network gives for a clip, or a padded batch, of `num_samples` samples."""
+        return num_frames(num_samples, self.feature_encoder.layers)
+
+    def num_valid_frames(self, num_samples: Int[Array, " batch"]) -> Int[Array, " batch"]:
+        """Frames of each clip that are real audio."""
+        return num_valid_frames(num_samples, self.feature_encoder.layers)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one frame sees; a shorter clip has no frame."""
+        return num_samples(1, self.feature_encoder.layers)
+
+    @nn.compact
+    def __call__(
+        self,
+        waveform: Float[Array, "batch sample"],
+        num_samples: Int[Array, " batch"],
+        masked: Bool[Array, "batch frame"],
+        masked_channels: Bool[Array, "batch embed"],
+    ) -> Encoded:
+        if self.num_frames(waveform.shape[1]) < 1:
+            raise ValueError(
+                f"waveforms of {waveform.shape[1]} samples are shorter than the receptive field of "
+                f"{self.receptive_field} samples; pad the batch to at least that"
+            )
+        valid = valid_mask(self.num_valid_frames(num_samples), masked.shape[1])
+        waveform = jnp.where(valid_mask(num_samples, waveform.shape[1]), waveform, 0).astype(self.dtype)
+        latents = scale_gradient(self.feature_encoder(waveform, num_samples), self.feature_gradient_scale)
+        features = LayerNorm("feature", name="feature_norm")(latents)
+        x = Linear((self.embed_dim,), ("feature", "embed"), name="projection")(features)
+        x = Dropout(self.input_dropout)(x)
+        mask_embedding = self.param("mask_embedding", logical(UNIT_UNIFORM, ("embed",)), (self.embed_dim,))
+        x = jnp.where(masked[:, :, None], mask_embedding[None, None, :].astype(x.dtype), x)
+        x = jnp.where(masked_channels[:, None, :], 0, x)
+        return Encoded(latents, features, self.context_network(x, valid), valid)
+
+
+class PretrainingOutput(NamedTuple):
+    """At the masked frames: `context` and `quantized` side by side in the space where they are compared."""
+
+    context: Float[Array, "batch target dim"]
+    quantized: Float[Array, "batch target dim"]
+    quantizer: Quantized
+    latents: Float[Array, "batch frame feature"]
+    valid: Bool[Array, "batch frame"]
+
+
+class PretrainingModel(nn.Module):
+    """The network with what pretraining adds: quantizer and the projections to the space of the contrastive loss."""
+
+    encoder: Wav2Vec2
+    quantizer: GumbelQuantizer
+    feature_dropout: float = 0.1
+
+    @nn.compact
+    def __call__(
+        self,
+        waveform: Float[Array, "batch sample"],
+        num_samples: Int[Array, " batch"],
+        masked: Bool[Array, "batch frame"],
+        targets: Int[Array, "batch target"],
+        noise: Float[Array, "batch target group entry"],
+        temperature: Float[Array, ""] | float,
+    ) -> PretrainingOutput:
+        """`targets` are the positions of the masked frames; gradients reach the feature encoder through both paths."""
+        whole = jnp.zeros((masked.shape[0], self.encoder.embed_dim), bool)
+        encoded = self.encoder(waveform, num_samples, masked, whole)
+        features = jnp.take_along_axis(encoded.features, targets[:, :, None], axis=1)
+        context = jnp.take_along_axis(encoded.context, targets[:, :, None], axis=1)
+        quantized = self.quantizer(Dropout(self.feature_dropout)(features), noise, temperature)
+        dim = (self.quantizer.dim,)
+        return PretrainingOutput(
+            context=Linear(dim, ("embed", "code"), name="project_context")(context),
+            quantized=Linear(dim, ("code_in", "code"), name="project_quantized")(quantized.vectors),
+            quantizer=quantized,
+            latents=encoded.latents,
+            valid=encoded.valid,
+        )
+
+
+class CTCModel(nn.Module):
+    """The network with a linear map to labels at every frame (section 3.3)."""
+
+    encoder: Wav2Vec2
+    num_labels: int
+    output_dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        waveform: Float[Array, "batch sample"],
+        num_samples: Int[Array, " batch"],
+        masked: Bool[Array, "batch frame"],
+        masked_channels: Bool[Array, "batch embed"],
+    ) -> Float[Array, "batch frame label"]:
+        encoded = self.encoder(waveform, num_samples, masked, masked_channels)
+        context = Dropout(self.output_dropout)(encoded.context).astype(jnp.float32)
+        return Linear((self.num_labels,), ("embed", "label"), HEAD_INIT, name="head")(context)
+
+
+def tiny() -> PretrainingModel:
+    """BASE made narrow and shallow, without dropout, to learn something within minutes on two CPU cores."""
+    return _narrow((32, 32, 32, 48, 64, 64, 96), num_layers=3, dim=96)
+
+
+def small() -> PretrainingModel:
+    """BASE made narrow and shallow, without dropout, to learn something within an hour on two CPU cores."""
+    return _narrow((32, 32, 48, 64, 64, 96, 96), num_layers=4, dim=128)
+
+
+def _narrow(features: tuple[int, ...], num_layers: int, dim: int) -> PretrainingModel:
+    layers = tuple((n, width, stride) for n, (_, width, stride) in zip(features, PAPER_CONV_LAYERS, strict=True))
+    layer = PostNormLayer(num_heads=4, ffn_dim=4 * dim, dropout=0.0, attention_dropout=0.0)
+    position = PositionalConv(width=32, num_groups=8)
+    context = ContextNetwork(num_layers, layer=layer, position=position, dropout=0.0, layer_drop=0.0)
+    encoder = Wav2Vec2(FeatureEncoder(layers), context, dim, input_dropout=0.0, feature_gradient_scale=1.0)
+    return PretrainingModel(encoder, GumbelQuantizer(dim=64, num_groups=2, num_entries=40), feature_dropout=0.0)
+
+
+def base() -> PretrainingModel:
+    """BASE, 95,044,608 parameters. Heads are fairseq's 12; the paper says 8, with as many parameters."""
+    return PretrainingModel(Wav2Vec2(), GumbelQuantizer(dim=256))
+
+
+def large() -> PretrainingModel:
+    """LARGE as in the paper for LibriSpeech: group norm, post-norm layers, LayerDrop 0.2; 317,380,864 parameters."""
+    context = ContextNetwork(num_layers=24, layer=PostNormLayer(num_heads=16, ffn_dim=4096), layer_drop=0.2)
+    return PretrainingModel(Wav2Vec2(context_network=context, embed_dim=1024), GumbelQuantizer(dim=768))
+
+
+def large_lv60() -> PretrainingModel:
+    """LARGE as published for Libri-Light 60k: layer norms throughout, no dropout; 317,390,592 parameters."""
+    layer = PreNormLayer(num_heads=16, ffn_dim=4096, dropout=0.0, attention_dropout=0.0)
+    context = ContextNetwork(
+        num_layers=24, layer=layer, first_norm=Identity, last_norm=LayerNorm, dropout=0.0, layer_drop=0.0
+    )
+    encoder = Wav2Vec2(
+        FeatureEncoder(first=LayerNormConv, rest=LayerNormConv),
+        context,
+        embed_dim=1024,
+        input_dropout=0.0,
+        feature_gradient_scale=1.0,
+    )
+    return PretrainingModel(encoder, GumbelQuantizer(dim=768), feature_dropout=0.0)

@@ -1,0 +1,59 @@
+"""Product quantization of the latents (section 2): a code from each of G codebooks, chosen by a Gumbel softmax."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import normal, zeros
+from jaxtyping import Array, Float, Int
+
+from w2v2_jax.layers import UNIT_UNIFORM, Linear, LinearInit, logical
+
+LOGIT_INIT = LinearInit(lambda n: normal(1.0), lambda n: zeros)
+
+
+class Quantized(NamedTuple):
+    """`codes` are those chosen with the noise; `probs` are the softmax without noise or temperature."""
+
+    vectors: Float[Array, "batch frame dim"]
+    codes: Int[Array, "batch frame group"]
+    probs: Float[Array, "batch frame group entry"]
+
+
+class GumbelQuantizer(nn.Module):
+    """Picks one entry of each codebook, hard in the forward pass and softly in the backward (equation 1).
+
+    `dim` is the length of the quantized vector, `dim / num_groups` that of an entry. All of it is in float32: the
+    noise must break ties that bfloat16 would make.
+    """
+
+    dim: int
+    num_groups: int = 2
+    num_entries: int = 320
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.dim % self.num_groups:
+            raise ValueError(f"{self.num_groups} codebooks can't share {self.dim} dimensions; make dim a multiple")
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "batch frame feature"],
+        noise: Float[Array, "batch frame group entry"],
+        temperature: Float[Array, ""] | float,
+    ) -> Quantized:
+        axes = ("feature", "group", "entry")
+        logits = Linear((self.num_groups, self.num_entries), axes, LOGIT_INIT, name="logits")(
+            features.astype(jnp.float32)
+        )
+        shape = (self.num_groups, self.num_entries, self.dim // self.num_groups)
+        codebook = self.param("codebook", logical(UNIT_UNIFORM, ("group", "entry", "entry_dim")), shape)
+        soft = jax.nn.softmax((logits + noise) / temperature, axis=-1)
+        codes = jnp.argmax(soft, axis=-1)
+        hard = jax.nn.one_hot(codes, self.num_entries)
+        # The difference is exactly 0: the vectors are entries of the codebook, not nearly so.
+        choice = hard + (soft - jax.lax.stop_gradient(soft))
+        vectors = jnp.einsum("bfgv,gvd->bfgd", choice, codebook, precision="highest")
+        return Quantized(vectors.reshape(*vectors.shape[:2], self.dim), codes, jax.nn.softmax(logits, axis=-1))

@@ -1,0 +1,267 @@
+"""Pretraining and CTC fine-tuning: where sampling, a model and losses meet.
+
+A task has `init`, `loss` and `evaluate`; the train loop knows no more of it. Its loss is a sum with a weight, and so
+is every metric: means are exact over micro-batches, devices and hosts.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from w2v2_jax.batches import AudioBatch, LabeledBatch
+from w2v2_jax.ctc import ctc_loss
+from w2v2_jax.data.text import WORD_END, Vocabulary
+from w2v2_jax.decoding.greedy import collapse
+from w2v2_jax.edit_distance import edit_distance, words_of
+from w2v2_jax.losses import contrastive_loss, diversity_loss, feature_penalty, mean_probs, perplexity
+from w2v2_jax.masking import (
+    TIME_MASK,
+    MaskSpans,
+    example_keys,
+    gather_indices,
+    sample_distractors,
+    sample_mask_spans,
+)
+from w2v2_jax.metrics import Mean
+from w2v2_jax.model import CTCModel, PretrainingModel, PretrainingOutput
+
+Metrics = dict[str, Mean]
+
+
+class GumbelTemperature(NamedTuple):
+    """max(start * decay ** step, end): a pure function of the updates done so far (section 4.2)."""
+
+    start: float = 2.0
+    end: float = 0.5
+    decay: float = 0.999995
+
+    def __call__(self, step: Int[Array, ""] | int) -> Float[Array, ""]:
+        # By the logarithm: in float32 the decay itself is off by more than its powers can bear.
+        return jnp.maximum(self.start * jnp.exp(step * math.log(self.decay)), self.end)
+
+
+GUMBEL_TEMPERATURE = GumbelTemperature()
+"""BASE's; LARGE ends at 0.1."""
+
+
+class Draws(NamedTuple):
+    """All that is random in a pretraining batch, dropout apart; `targets` are the positions of the masked frames."""
+
+    masked: Bool[Array, "batch frame"]
+    targets: Int[Array, "batch target"]
+    weight: Float[Array, "batch target"]
+    distractors: Int[Array, "batch target distractor"]
+    noise: Float[Array, "batch target group entry"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretraining:
+    """Masked contrastive prediction of quantized latents (section 3).
+
+    The objective is the mean over the masked frames of the global batch of the contrastive loss, plus the diversity
+    loss and the feature penalty times their weights. Codebook statistics, and so the diversity loss, are taken over
+    each of `num_sub_batches` equal parts of the batch and averaged by masked frames: 1 is the whole batch, 64 what
+    the BASE recipe's 64 GPUs made of it. The number of devices plays no part.
+    """
+
+    model: PretrainingModel
+    time_mask: MaskSpans = TIME_MASK
+    num_distractors: int = 100
+    contrastive_temperature: float = 0.1
+    gumbel_temperature: Callable[[Int[Array, ""] | int], Float[Array, ""]] = GUMBEL_TEMPERATURE
+    diversity_weight: float = 0.1
+    penalty_weight: float = 10.0
+    num_sub_batches: int = 1
+
+    def init(self, key: Key[Array, ""]) -> PyTree:
+        """Parameters with the names of their axes, in float32."""
+        batch = _shortest_batch(self.model.encoder.receptive_field)
+        draws = self.sample(example_keys(key, 1), batch, noise_scale=0.0)
+        arguments = (draws.masked, draws.targets, draws.noise, 1.0)
+        return self.model.init(key, batch.waveform, batch.num_samples, *arguments)["params"]
+
+    def sample(self, keys: Key[Array, " batch"], batch: AudioBatch, noise_scale: float) -> Draws:
+        """Masks, distractors and Gumbel noise of each clip from its own key; `noise_scale` is 0 in evaluation."""
+        num_frames = self.model.encoder.num_frames(batch.waveform.shape[1])
+        max_masked = self.time_mask.max_masked(num_frames)
+        quantizer = self.model.quantizer
+        mask_keys, distractor_keys, noise_keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys).T
+        num_valid = self.model.encoder.num_valid_frames(batch.num_samples)
+        masked = sample_mask_spans(mask_keys, num_valid, num_frames, self.time_mask)
+        targets, weight = gather_indices(masked, max_masked)
+        distractors = sample_distractors(distractor_keys, masked.sum(axis=1), max_masked, self.num_distractors)
+        shape = (max_masked, quantizer.num_groups, quantizer.num_entries)
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, shape))(noise_keys)
+        return Draws(masked, targets, weight, distractors, noise * noise_scale)
+
+    def loss(
+        self, params: PyTree, batch: AudioBatch, key: Key[Array, ""], step: Int[Array, ""]
+    ) -> tuple[Mean, Metrics]:
+        """The objective in nats per masked frame, and what to log of it."""
+        example_key, layer_drop_key, dropout_key = jax.random.split(key, 3)
+        draws = self.sample(example_keys(example_key, len(batch.num_samples)), batch, noise_scale=1.0)
+        temperature = self.gumbel_temperature(step)
+        output = self.apply(
+            params, batch, draws, temperature, layer_drop=layer_drop_key, dropout=_cheap_bits(dropout_key)
+        )
+        objective, metrics = self.objective(output, draws)
+        return objective, metrics | {"gumbel_temperature": Mean(temperature, jnp.ones(()))}
+
+    def evaluate(self, params: PyTree, batch: AudioBatch, key: Key[Array, ""]) -> Metrics:
+        """The same measures without dropout or Gumbel noise, on masks that follow from `key`."""
+        draws = self.sample(example_keys(key, len(batch.num_samples)), batch, noise_scale=0.0)
+        return self.objective(self.apply(params, batch, draws, 1.0), draws)[1]
+
+    def apply(
+        self, params: PyTree, batch: AudioBatch, draws: Draws, temperature: Float[Array, ""] | float, **rngs: Any
+    ) -> PretrainingOutput:
+        """The model on a batch with everything random given."""
+        arguments = (draws.masked, draws.targets, draws.noise, temperature)
+        return self.model.apply({"params": params}, batch.waveform, batch.num_samples, *arguments, rngs=rngs)
+
+    def objective(self, output: PretrainingOutput, draws: Draws) -> tuple[Mean, Metrics]:
+        """Equation 2, from what the model gave: a sum over masked frames, with their number as its weight."""
+        # A lone masked frame has no distractors to be told from.
+        weight = draws.weight * (draws.masked.sum(axis=1, keepdims=True) > 1)
+        contrastive = contrastive_loss(
+            output.context,
+            output.quantized,
+            output.quantizer.codes,
+            draws.distractors,
+            self.contrastive_temperature,
+        )
+        num_targets = weight.sum()
+        sums = jax.vmap(self._codebook_sums)(*self._sub_batches(output, weight))
+        contrastive_sum = (contrastive.loss * weight).sum()
+        total = contrastive_sum + jnp.sum(
+            self.diversity_weight * sums["diversity_loss"] + self.penalty_weight * sums["feature_penalty"]
+        )
+        metrics = {
+            "loss": Mean(total, num_targets),
+            "contrastive_loss": Mean(contrastive_sum, num_targets),
+            "contrastive_accuracy": Mean((contrastive.correct * weight).sum(), num_targets),
+            **{name: Mean(value.sum(), num_targets) for name, value in sums.items()},
+            "masked_fraction": Mean(draws.masked.sum(), output.valid.sum()),
+        }
+        return Mean(total, num_targets), metrics
+
+    def _codebook_sums(self, probs: Array, latents: Array, valid: Array, weight: Array) -> dict[str, Array]:
+        """Statistics of a sub-batch, each times its number of masked frames."""
+        expected = mean_probs(probs, weight)
+        chosen = mean_probs(jax.nn.one_hot(probs.argmax(axis=-1), probs.shape[-1]), weight)
+        values = {
+            "diversity_loss": diversity_loss(expected),
+            "feature_penalty": feature_penalty(latents, valid),
+            "prob_perplexity": perplexity(expected),
+            "code_perplexity": perplexity(chosen),
+        }
+        return {name: value * weight.sum() for name, value in values.items()}
+
+    def _sub_batches(self, output: PretrainingOutput, weight: Array) -> tuple[Array, ...]:
+        clips = weight.shape[0]
+        if clips % self.num_sub_batches:
+            raise ValueError(
+                f"a batch of {clips} clips can't be cut into {self.num_sub_batches} equal sub-batches; "
+                f"make the batch size a multiple of num_sub_batches"
+            )
+        arrays = (output.quantizer.probs, output.latents, output.valid, weight)
+        return tuple(x.reshape(self.num_sub_batches, clips // self.num_sub_batches, *x.shape[1:]) for x in arrays)
+
+
+NO_MASK = MaskSpans(prob=0.0, length=1, min_spans=0)
+CHANNEL_MASK = MaskSpans(prob=0.25, length=64, min_spans=0)
+"""Table 6 for ten minutes and one hour of transcripts: p = 0.004 a channel, spans of 64."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CTCFinetuning:
+    """Connectionist temporal classification of labels on a pretrained network (section 3.3).
+
+    Time and channel masks act while training, as in pretraining with the same learned embedding and zeros. The
+    objective is the mean over utterances of the CTC loss, which is a sum over an utterance's labels. An utterance
+    with more labels than its frames can carry counts as a loss of zero and in `infeasible`.
+    """
+
+    model: CTCModel
+    vocabulary: Vocabulary
+    time_mask: MaskSpans = TIME_MASK
+    channel_mask: MaskSpans = CHANNEL_MASK
+
+    def init(self, key: Key[Array, ""]) -> PyTree:
+        """Parameters with the names of their axes, in float32; the encoder's are those of pretraining."""
+        batch = _shortest_batch(self.model.encoder.receptive_field)
+        masks = self._masks(example_keys(key, 1), batch, NO_MASK, NO_MASK)
+        return self.model.init(key, batch.waveform, batch.num_samples, *masks)["params"]
+
+    def loss(
+        self, params: PyTree, batch: LabeledBatch, key: Key[Array, ""], step: Int[Array, ""]
+    ) -> tuple[Mean, Metrics]:
+        """The objective in nats per utterance, and what to log of it."""
+        example_key, layer_drop_key, dropout_key = jax.random.split(key, 3)
+        keys = example_keys(example_key, len(batch.num_samples))
+        masks = self._masks(keys, batch, self.time_mask, self.channel_mask)
+        logits = self.model.apply(
+            {"params": params},
+            batch.waveform,
+            batch.num_samples,
+            *masks,
+            rngs={"layer_drop": layer_drop_key, "dropout": _cheap_bits(dropout_key)},
+        )
+        return self.objective(logits, batch)
+
+    def logits(self, params: PyTree, batch: AudioBatch | LabeledBatch) -> Float[Array, "batch frame label"]:
+        """Scores of every label at every frame, nothing masked or dropped."""
+        masks = self._masks(example_keys(jax.random.key(0), len(batch.num_samples)), batch, NO_MASK, NO_MASK)
+        return self.model.apply({"params": params}, batch.waveform, batch.num_samples, *masks)
+
+    def num_frames(self, batch: AudioBatch | LabeledBatch) -> Int[Array, " batch"]:
+        """How many frames of `logits` are real audio in each row."""
+        return self.model.encoder.num_valid_frames(batch.num_samples)
+
+    def evaluate(self, params: PyTree, batch: LabeledBatch, key: Key[Array, ""]) -> Metrics:
+        """Loss and the error rates of greedy decoding, counted on the device over labels and over words."""
+        logits = self.logits(params, batch)
+        found = collapse(logits.argmax(axis=-1), self.num_frames(batch))
+        label_errors = edit_distance(found.labels, found.num_labels, batch.labels, batch.num_labels)
+        words, found_words = (
+            words_of(labels, count, self.vocabulary.ids[WORD_END])
+            for labels, count in ((batch.labels, batch.num_labels), (found.labels, found.num_labels))
+        )
+        word_errors = edit_distance(*found_words, *words)
+        return self.objective(logits, batch)[1] | {
+            "label_error_rate": Mean(label_errors.sum(), batch.num_labels.sum()),
+            "word_error_rate": Mean(word_errors.sum(), words.count.sum()),
+        }
+
+    def objective(self, logits: Float[Array, "batch frame label"], batch: LabeledBatch) -> tuple[Mean, Metrics]:
+        """CTC loss summed over utterances, with their number as its weight."""
+        ctc = ctc_loss(logits, self.num_frames(batch), batch.labels, batch.num_labels)
+        real = (batch.num_samples > 0).astype(jnp.float32)
+        total, count = (ctc.losses * real).sum(), real.sum()
+        infeasible = (~ctc.feasible * real).sum()
+        return Mean(total, count), {"loss": Mean(total, count), "infeasible": Mean(infeasible, count)}
+
+    def _masks(
+        self, keys: Key[Array, " batch"], batch: AudioBatch | LabeledBatch, time: MaskSpans, channel: MaskSpans
+    ) -> tuple[Bool[Array, "batch frame"], Bool[Array, "batch embed"]]:
+        time_keys, channel_keys = jax.vmap(jax.random.split)(keys).T
+        encoder = self.model.encoder
+        num_channels = jnp.full(len(batch.num_samples), encoder.embed_dim)
+        return (
+            sample_mask_spans(time_keys, self.num_frames(batch), encoder.num_frames(batch.waveform.shape[1]), time),
+            sample_mask_spans(channel_keys, num_channels, encoder.embed_dim, channel),
+        )
+
+
+def _shortest_batch(num_samples: int) -> AudioBatch:
+    return AudioBatch(jnp.zeros((1, num_samples)), jnp.full(1, num_samples))
+
+
+def _cheap_bits(key: Key[Array, ""]) -> Key[Array, ""]:
+    """A key of the hardware's generator: dropout needs many bits, and need not be equal on other topologies."""
+    return jax.random.wrap_key_data(jax.random.bits(key, (4,), jnp.uint32), impl="rbg")

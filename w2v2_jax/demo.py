@@ -127,7 +127,8 @@ def _draw(
     rows = {run: read_rows(workdir / run / "metrics.jsonl") for run in ("pretrain", *RUNS.values())}
     curves = ("contrastive_loss", "contrastive_accuracy", "code_perplexity")
     plot_curves({"pretraining": rows["pretrain"]}, curves, figures[0], task.num_distractors)
-    plot_curves({name: rows[run] for name, run in RUNS.items()}, ("loss",), figures[1])
+    curves = ("loss", "valid/label_error_rate", "valid/word_error_rate")
+    plot_curves({name: rows[run] for name, run in RUNS.items()}, curves, figures[1])
     waveform = normalise(decode_flac(record["audio"]))
     batch = AudioBatch(jnp.asarray(waveform)[None], jnp.array([len(waveform)]))
     masked, codes = mask_and_codes(task, state, batch)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import numpy as np
-import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -55,17 +54,18 @@ def param_shardings(boxed: PyTree, mesh: Mesh, rules: Rules) -> PyTree:
     return nn.logical_to_mesh_sharding(specs, mesh, rules)
 
 
-def optimizer_shardings(
-    optimizer: optax.GradientTransformation, opt_state: PyTree, params: PyTree, mesh: Mesh
-) -> PyTree:
-    """Moments live where their parameters do; `params` are the shardings of those. Counters are everywhere."""
-    return optax.tree_map_params(
-        optimizer,
-        lambda _, sharding: sharding,
-        opt_state,
-        params,
-        transform_non_params=lambda _: replicated(mesh),
-    )
+def optimizer_shardings(opt_state: PyTree, params: PyTree, mesh: Mesh) -> PyTree:
+    """Moments live where their parameters do, all else is everywhere; `params` are the shardings of those.
+
+    Optimizers keep what they know of a parameter under that parameter's path, frozen ones are absent.
+    """
+    places = dict(jax.tree_util.tree_leaves_with_path(params))
+
+    def place(path, _):
+        ends = (path[start:] for start in range(len(path)))
+        return next((places[end] for end in ends if end in places), replicated(mesh))
+
+    return jax.tree_util.tree_map_with_path(place, opt_state)
 
 
 def put_batch(batch: AudioBatch | LabeledBatch, mesh: Mesh) -> AudioBatch | LabeledBatch:

@@ -282,5 +282,5 @@ def _layout(
     boxed = jax.eval_shape(experiment.task.init, key)
     shapes = jax.eval_shape(functools.partial(create_state, task=experiment.task, optimizer=optimizer), key)
     params = param_shardings(boxed, mesh, experiment.rules)
-    opt_state = optimizer_shardings(optimizer, shapes.opt_state, params, mesh)
+    opt_state = optimizer_shardings(shapes.opt_state, params, mesh)
     return TrainState(replicated(mesh), params, opt_state, replicated(mesh)), shapes

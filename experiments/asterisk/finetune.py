@@ -21,7 +21,7 @@ def experiment(data_dir: str = default_data_dir(), pretrained: str = "runs/aster
             "task.model.encoder": small().encoder,
             "train_data.source": Corpus("asterisk", "labelled", data_dir),
             "valid_data.source": Corpus("asterisk", "dev", data_dir),
-            "num_steps": 1_500,
+            "num_steps": 1_000,
             "eval_every": 250,
             "save_every": 250,
         },

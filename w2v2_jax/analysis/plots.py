@@ -43,11 +43,13 @@ def panels(num_distractors: int) -> dict[str, Panel]:
         "contrastive_loss": Panel("Contrastive loss", "nats", math.log(choices), f"chance, ln {choices}"),
         "contrastive_accuracy": Panel("Contrastive accuracy", "share", 1 / choices, f"chance, 1/{choices}"),
         "code_perplexity": Panel("Codes in use", "perplexity"),
-        "prob_perplexity": Panel("Codes in use, before noise", "perplexity"),
+        "prob_perplexity": Panel("Codes in use, by probability", "perplexity"),
         "diversity_loss": Panel("Codebook left unused", "share"),
         "grad_norm": Panel("Gradient norm", ""),
         "word_error_rate": Panel("Word error rate", "share"),
         "label_error_rate": Panel("Label error rate", "share"),
+        "valid/word_error_rate": Panel("Word error rate, unseen speech", "share"),
+        "valid/label_error_rate": Panel("Label error rate, unseen speech", "share"),
     }
 
 

@@ -5,11 +5,24 @@ Data      the corpus `asterisk`, split `labelled`; no sentence of it is in `dev`
 """
 
 from experiments.demo import finetune
+from w2v2_jax.data.buckets import Bucket, FixedBuckets
 from w2v2_jax.data.corpora import default_data_dir
 from w2v2_jax.data.records import Corpus
 from w2v2_jax.model import small
 from w2v2_jax.overrides import override
 from w2v2_jax.train import Experiment
+
+BUCKETS = FixedBuckets(
+    (
+        Bucket(24_000, 16, 48),
+        Bucket(40_000, 12, 80),
+        Bucket(64_000, 8, 112),
+        Bucket(112_000, 4, 176),
+        Bucket(240_000, 2, 368),
+        Bucket(416_000, 1, 512),
+    )
+)
+"""Most prompts are a few words, some are half a minute long; for one device."""
 
 
 def experiment(data_dir: str = default_data_dir(), pretrained: str = "runs/asterisk_pretrain") -> Experiment:
@@ -19,6 +32,8 @@ def experiment(data_dir: str = default_data_dir(), pretrained: str = "runs/aster
         {
             "name": "asterisk_finetune",
             "task.model.encoder": small().encoder,
+            "train_data.buckets": BUCKETS,
+            "valid_data.buckets": BUCKETS,
             "train_data.source": Corpus("asterisk", "labelled", data_dir),
             "valid_data.source": Corpus("asterisk", "dev", data_dir),
             "num_steps": 1_000,

@@ -20,7 +20,9 @@ ENGLISH |= {
 }  # the same sentences, written otherwise
 ODD = {
     "beep": "[this is a simple beep tone]",
-    "press": "Press 1 now.",
+    "press": "Press 1 now, or press 007.",
+    "digit": "Press 2 now.",
+    "word": "Press two now.",
     "silence/1": "(1 second of silence)",
     "menu": "A menu that takes a minute.",
     "lost": "Nobody recorded this.",
@@ -125,6 +127,19 @@ def test_a_decoded_prompt_has_its_pitch(corpus):
 def test_labelled_stops_at_its_minutes(folder):
     labelled = Asterisk(str(folder), ("en",), labelled_minutes=0.1).splits()["labelled"]
     assert len(labelled) == pytest.approx(12, abs=1)  # half a second each
+
+
+def test_labelled_leaves_out_long_prompts(folder):
+    assert not Asterisk(str(folder), ("en",), labelled_max_seconds=0.4).splits()["labelled"]
+
+
+def test_a_digit_to_press_is_the_word_that_is_said(folder):
+    splits = Asterisk(str(folder), ("en",)).splits()
+    of = {prompt.id: (split, prompt.text) for split in ("train", "dev", "test") for prompt in splits[split]}
+    (digit_split, digit), (word_split, word) = of["en/digit"], of["en/word"]
+    assert digit.upper().rstrip(".") == word.upper().rstrip(".") == "PRESS TWO NOW"
+    assert digit_split == word_split
+    assert "007" in of["en/press"][1] or of["en/press"][1] == ""  # as it cannot be known how it is said
 
 
 def test_packages_in_the_folder_are_unpacked(folder, tmp_path):

@@ -22,6 +22,8 @@ from w2v2_jax.data.text import TextError, clean_transcript
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 BYTES_PER_SECOND = 8_000  # G.722 is 64 kbit/s
 BRACKETS = re.compile(r"\[.*?\]|\(.*?\)|<.*?>")
+ENGLISH_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+LONE_DIGIT = re.compile(r"\b\d\b")
 
 
 def fetch(folder: str | Path, languages: Sequence[str] = LANGUAGES):
@@ -44,14 +46,16 @@ class Asterisk:
     """The prompts in `folder`, which holds the .deb files that `fetch` gets or what they unpack to (`usr/share/...`).
 
     `train` is everything but the English of `dev` and `test`, to pretrain on. `labelled` (about `labelled_minutes`
-    of the English in `train`), `dev` and `test` are English with transcripts in plain letters. A sentence of `dev` or
-    `test` is in no other split, however many prompts say it and in whatever language.
+    of the English in `train`, in prompts of at most `labelled_max_seconds`), `dev` and `test` are English with
+    transcripts in plain letters. A sentence of `dev` or `test` is in no other split, however many prompts say it and
+    in whatever language.
     """
 
     folder: str
     languages: tuple[str, ...] = LANGUAGES
     name: str = "asterisk"
     labelled_minutes: float = 10.0
+    labelled_max_seconds: float = 8.0
 
     def splits(self) -> dict[str, Sequence[Utterance]]:
         """The prompts of every split; those without words are kept in the lists, to be rejected when read."""
@@ -64,9 +68,11 @@ class Asterisk:
         held_out = {_spoken(prompt) for prompt in dev + test}
         others = [prompt for prompt in prompts if not (_is_english(prompt) and _share(prompt) in range(0, 8))]
         train = [prompt._replace(read=_held_out) if _spoken(prompt) in held_out else prompt for prompt in others]
-        spoken = sorted(filter(_is_spellable, filter(_is_english, train)), key=lambda prompt: _hash(prompt.id))
-        seconds = np.cumsum([Path(prompt.path).stat().st_size / BYTES_PER_SECOND for prompt in spoken])
-        labelled = spoken[: int(np.searchsorted(seconds, 60 * self.labelled_minutes))]
+        spoken = [prompt for prompt in train if _is_english(prompt) and _is_spellable(prompt)]
+        short = [prompt for prompt in spoken if _seconds(prompt) <= self.labelled_max_seconds]
+        short.sort(key=lambda prompt: _hash(prompt.id))
+        total = np.cumsum([_seconds(prompt) for prompt in short])
+        labelled = short[: int(np.searchsorted(total, 60 * self.labelled_minutes))]
         spelled = {"labelled": labelled, "dev": dev, "test": test}
         return {"train": train, **{split: [_spell(prompt) for prompt in spelled[split]] for split in spelled}}
 
@@ -90,7 +96,7 @@ def _prompts(folder: Path, language: str) -> Iterator[Utterance]:
     texts = _read_transcripts(transcripts)
     files = {file.relative_to(voices[0]).with_suffix("").as_posix(): file for file in voices[0].rglob("*.g722")}
     for key in sorted({*texts, *files}):
-        text = texts.get(key, "")
+        text = _spell_digits(texts.get(key, "")) if language == "en" else texts.get(key, "")
         path = files.get(key, voices[0] / f"{key}.g722")
         yield Utterance(
             id=f"{language}/{key}",
@@ -107,6 +113,11 @@ def _read_transcripts(path: Path) -> dict[str, str]:
     lines = gzip.decompress(path.read_bytes()).decode("utf-8-sig").splitlines()
     pairs = (line.partition(":") for line in lines if line.strip() and not line.startswith(";"))
     return {key.strip(): text.strip() for key, _, text in pairs}
+
+
+def _spell_digits(text: str) -> str:
+    """Keys to press are written as digits or as words; longer numbers stay, as they can be read in several ways."""
+    return LONE_DIGIT.sub(lambda digit: ENGLISH_DIGITS[int(digit[0])], text)
 
 
 def _read(path: Path, max_seconds: float) -> Recording:
@@ -140,6 +151,10 @@ def _is_english(prompt: Utterance) -> bool:
 
 def _is_spellable(prompt: Utterance) -> bool:
     return Path(prompt.path).exists() and bool(_spell(prompt).text)
+
+
+def _seconds(prompt: Utterance) -> float:
+    return Path(prompt.path).stat().st_size / BYTES_PER_SECOND
 
 
 def _spell(prompt: Utterance) -> Utterance:

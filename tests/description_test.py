@@ -12,7 +12,7 @@ import pytest
 from w2v2_jax import model
 from w2v2_jax.context_network import ContextNetwork
 from w2v2_jax.data.text import LETTERS
-from w2v2_jax.description import build, describe
+from w2v2_jax.description import build, changes, describe
 from w2v2_jax.feature_encoder import FeatureEncoder
 from w2v2_jax.optimizers import Adam, Freeze, TriStage
 from w2v2_jax.train import from_scratch
@@ -99,3 +99,20 @@ def test_nothing_but_dataclasses_and_named_tuples_is_ever_called(name):
     """Nor an instance of one: it may be callable."""
     with pytest.raises(ValueError, match=f"{name} is no dataclass or NamedTuple"):
         build({"is": name, "with": {}})
+
+
+def test_changes_are_the_settings_that_differ():
+    old, new = (describe(micro.pretraining(**settings)) for settings in ({}, {"num_steps": 12_345, "seed": 9}))
+    assert not list(changes(old, old))
+    assert not list(changes(json.loads(json.dumps(old)), old))
+    assert [change.partition(":")[0] for change in changes(old, new)] == ["num_steps", "seed"]
+    assert list(changes(old, new))[1] == "seed: 0 -> 9"
+
+
+def test_changes_inside_settings_have_their_path_and_other_classes_their_names():
+    wide = describe(Setting(model.tiny().quantizer))
+    assert list(changes(wide, describe(Setting(dataclasses.replace(model.tiny().quantizer, dim=6))))) == [
+        "value.dim: 64 -> 6"
+    ]
+    (change,) = changes(wide, describe(Setting(3)))
+    assert change.startswith("value: w2v2_jax.quantizer.GumbelQuantizer -> 3")

@@ -256,6 +256,14 @@ def test_finished_run_is_not_run_again(tmp_path):
     assert int(again.step) == 7
 
 
+def test_going_on_with_other_settings_is_told(tmp_path, caplog):
+    micro.run(levels, tmp_path)
+    assert not caplog.messages
+    micro.run(levels, tmp_path, num_steps=9, seed=3)
+    assert [message.partition(": ")[2] for message in caplog.messages] == ["num_steps: 7 -> 9", "seed: 0 -> 3"]
+    assert "step 7" in caplog.messages[0]
+
+
 @pytest.mark.parametrize("batch_size", [8, 16])
 def test_evaluation_counts_every_clip_once_and_no_filler(batch_size):
     """11 clips at levels 1 to 11 against a level of 0: batches of 8 and 3 clips, or one of 11."""

@@ -165,7 +165,9 @@ def _add_doctor(subparsers: Any) -> None:
 
 def _add_demo(subparsers: Any) -> None:
     parser = _add(subparsers, "demo", commands.demo, "pretrain, fine-tune and transcribe on synthetic speech")
-    parser.add_argument("--quick", action="store_true", help="a few minutes instead of the whole demonstration")
+    parser.add_argument(
+        "--quick", action="store_true", help="a minute to see that everything runs; too short to learn anything"
+    )
     parser.add_argument(
         "--workdir", type=_local, metavar="DIR", help="where its runs go (default: runs/demo or runs/demo_quick)"
     )

@@ -6,6 +6,8 @@ and classes {"is": "module.name"}. Only such types are ever called when a descri
 
 import dataclasses
 import importlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,23 @@ def build(description: Any) -> Any:
         return obj(**{name: build(value) for name, value in description["with"].items()})
     except TypeError as error:
         raise ValueError(f"{description['is']} has changed since this was saved: {error}") from error
+
+
+def changes(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """Each setting in which two descriptions differ, as `path: what it was -> what it is`."""
+    if _is_settings(old) and _is_settings(new) and old["is"] == new["is"] and old["with"].keys() == new["with"].keys():
+        for name in old["with"]:
+            yield from changes(old["with"][name], new["with"][name], f"{path}.{name}".lstrip("."))
+    elif old != new:
+        yield f"{path or 'experiment'}: {_shown(old)} -> {_shown(new)}"
+
+
+def _is_settings(description: Any) -> bool:
+    return isinstance(description, dict) and "with" in description
+
+
+def _shown(description: Any) -> str:
+    return description["is"] if isinstance(description, dict) and "is" in description else json.dumps(description)
 
 
 def _name(obj: Any) -> str:

@@ -25,7 +25,7 @@ from w2v2_jax.tasks import CTCFinetuning
 
 WINDOW = 256
 """Waveforms that are looked at together, to batch those of about equal length."""
-MIN_PADDED = 2**15
+MIN_PADDED = 2**16
 BATCH_SAMPLES = 2**22
 """Most samples of a batch, padding included, unless one clip has more: activations of BASE then take some 10 GB."""
 

@@ -8,8 +8,9 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -21,9 +22,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from w2v2_jax.batches import AudioBatch, LabeledBatch
-from w2v2_jax.checkpoints import Checkpoints
+from w2v2_jax.checkpoints import Checkpoints, read_description
 from w2v2_jax.data.audio import SAMPLE_RATE
-from w2v2_jax.description import describe
+from w2v2_jax.description import changes, describe
 from w2v2_jax.metrics import Mean, MetricWriter, merge
 from w2v2_jax.progress import progress
 from w2v2_jax.sharding import (
@@ -39,6 +40,7 @@ from w2v2_jax.sharding import (
 
 Batch = AudioBatch | LabeledBatch
 Metrics = dict[str, Mean]
+_log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -177,9 +179,14 @@ def _evaluation_step(task: Task) -> Callable[..., Metrics]:
     return jax.jit(task.evaluate)
 
 
-def train(experiment: Experiment, workdir: Path, quiet: bool = False) -> TrainState:
-    """Runs the experiment to its end, from the newest checkpoint in `workdir` or from `init_from`."""
-    mesh = make_mesh(jax.devices())
+def train(
+    experiment: Experiment, workdir: Path, quiet: bool = False, devices: Sequence[jax.Device] | None = None
+) -> TrainState:
+    """Runs the experiment to its end, from the newest checkpoint in `workdir` or from `init_from`.
+
+    Batches are cut over `devices`, by default all there are.
+    """
+    mesh = make_mesh(devices or jax.devices())
     task = experiment.task
     optimizer = experiment.optimizer.transformation(experiment.num_steps)
     shardings, shapes = _layout(experiment, optimizer, mesh)
@@ -190,8 +197,10 @@ def train(experiment: Experiment, workdir: Path, quiet: bool = False) -> TrainSt
         (workdir / "experiment.json").write_text(json.dumps(description, indent=1))
     with contextlib.closing(Checkpoints(workdir, description, experiment.keep_checkpoints)) as checkpoints:
         if restored := checkpoints.restore(abstract(shapes, shardings)):
-            state, data_state, _ = restored
+            state, data_state, start = restored
             batches.set_state(data_state)
+            for change in changes(read_description(workdir), description):
+                _log.warning("going on from step %d with another setting: %s", start, change)
         else:
             create = functools.partial(create_state, task=task, optimizer=optimizer)
             state = jax.jit(create, out_shardings=shardings)(jax.random.key(experiment.seed))

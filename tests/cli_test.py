@@ -12,6 +12,7 @@ from checkpointed import save
 
 from w2v2_jax import demo
 from w2v2_jax.cli import main
+from w2v2_jax.commands import complain
 
 EXPERIMENT = """
 import checkpointed, micro
@@ -128,6 +129,13 @@ def test_the_doctor_finds_a_good_run_healthy_and_a_bad_one_not(run):
     assert status == 1 and "not finite" in out
 
 
+def test_the_curves_of_runs_are_drawn(run):
+    assert run("plot", "runs/tones", "runs/tones", "--output", "both.png")[:2] == (0, "Figure: both.png\n")
+    assert Path("both.png").read_bytes().startswith(b"\x89PNG")
+    status, _, err = run("plot", "runs/tones", "--metrics", "wer")
+    assert status == 2 and "no run logs wer" in err
+
+
 def test_a_folder_becomes_a_corpus(run):
     status, _, err = run("prepare", "folder", ".", "--name", "recordings", "--data-dir", "data", "--valid-percent", "0")
     assert status == 0 and "recordings" in err
@@ -160,6 +168,18 @@ ERRORS = {
         ("train", "tones_experiment.py", "--set", "task.mdel.encoder.embed_dim=8"),
         "there is no 'task.mdel'; did you mean 'task.model'?",
     ),
+    "unknown type": (
+        ("train", "tones_experiment.py", "--set", "task.model.encoder.dtype=bf16"),
+        "'task.model.encoder.dtype' is 'float32'; it can't become 'bf16', but one of float32, bfloat16, float16",
+    ),
+    "setting that makes no model": (
+        ("train", "tones_experiment.py", "--set", "seed=1", "task.model.encoder.embed_dim=-1"),
+        "no model can be made with seed=1 task.model.encoder.embed_dim=-1: ",
+    ),
+    "experiment without its suffix": (
+        ("train", "./tones_experiment"),
+        "there is no experiment tones_experiment; did you mean tones_experiment.py?",
+    ),
     "label outside the vocabulary": (
         ("train", "tones_experiment.py", "--set", "train_data.source.name=small_letters", "--workdir", "unused"),
         "utterance '0.wav': character 'b' at position 1 of 'Ab'",
@@ -171,6 +191,14 @@ ERRORS = {
     "another architecture": (
         ("train", "tones_experiment.py", "--set", "task.model.encoder.embed_dim=24"),
         "is of another model",
+    ),
+    "damaged recording": (
+        ("train", "tones_experiment.py", "--set", "train_data.source.name=damaged", "--workdir", "unused"),
+        "damaged: the audio of utterance '",
+    ),
+    "damaged recording to evaluate": (
+        ("evaluate", "runs/tones", "damaged/train", "--data-dir", "data", "--quiet"),
+        "damaged: the audio of utterance '",
     ),
     "empty dataset": (
         ("evaluate", "runs/tones", "recordings_without_dev/dev", "--data-dir", "data"),
@@ -187,17 +215,29 @@ ERRORS = {
 }  # fmt: skip
 
 
+def make_what_errors_need():
+    save(Path("pretrained"), micro.pretraining())
+    Path("small.csv").write_text("path,text\n0.wav,Ab")
+    assert main(["prepare", "manifest", "train=small.csv", "--name", "small_letters", "--data-dir", "data"]) == 0
+    name = "recordings_without_dev"
+    assert main(["prepare", "folder", ".", "--name", name, "--data-dir", "data", "--valid-percent", "0"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("w2v2_jax.data.prepare.encode_flac", lambda waveform: b"not FLAC")
+        assert main(["prepare", "manifest", "train=tones.csv", "--name", "damaged", "--data-dir", "data"]) == 0
+
+
 @pytest.mark.parametrize(("arguments", "message"), ERRORS.values(), ids=ERRORS)
 def test_bad_input_is_an_error_of_one_line(run, arguments, message):
     if not Path("pretrained").exists():
-        save(Path("pretrained"), micro.pretraining())
-        Path("small.csv").write_text("path,text\n0.wav,Ab")
-        assert main(["prepare", "manifest", "train=small.csv", "--name", "small_letters", "--data-dir", "data"]) == 0
-        name = "recordings_without_dev"
-        assert main(["prepare", "folder", ".", "--name", name, "--data-dir", "data", "--valid-percent", "0"]) == 0
+        make_what_errors_need()
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
     assert err.startswith("w2v2: ") and message in err and err.count("\n") == 1
+
+
+def test_an_error_of_several_lines_is_told_in_one(capsys):
+    complain("no model:\n  a shape is negative")
+    assert capsys.readouterr().err == "w2v2: no model:   a shape is negative\n"
 
 
 def test_debug_shows_where_an_error_comes_from(run):

@@ -12,6 +12,7 @@ from w2v2_jax.context_network import (
     PositionalConv,
     PostNormLayer,
     PreNormLayer,
+    SelfAttention,
     dropped_attention,
     grouped_conv,
     tap_norms,
@@ -121,13 +122,117 @@ def test_attention_with_nothing_dropped_equals_that_of_jax():
     np.testing.assert_allclose(ours, jax.nn.dot_product_attention(query, key, value, mask=mask), atol=1e-5)
 
 
+QK = ("query", "key")
+
+
+@functools.cache
+def attention_that_shows_its_weights():
+    """Output channel (h, c, s) of frame t is the weight of head h from t to frame s, in two copies c.
+
+    The input has a channel for each frame; each head's values carry it on twice and the output map is the identity.
+    """
+    dim = 4 * FRAMES
+    rng = np.random.default_rng(0)
+    scores = {name: {"kernel": rng.normal(size=(dim, 2, 2 * FRAMES)), "bias": np.zeros((2, 2 * FRAMES))} for name in QK}
+    twice = np.tile(np.eye(dim, FRAMES), (1, 2))
+    params = scores | {
+        "value": {"kernel": np.stack([twice, twice], axis=1), "bias": np.zeros((2, 2 * FRAMES))},
+        "out": {"kernel": np.eye(dim).reshape(2, 2 * FRAMES, dim), "bias": np.zeros(dim)},
+    }
+    return jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
+
+
+def attention_weights(rate, **rngs):
+    """[clip, frame, head, copy, frame] of clips of 13, 13, 13 and 5 frames."""
+    x = jnp.broadcast_to(jnp.eye(FRAMES, 4 * FRAMES), (4, FRAMES, 4 * FRAMES))
+    params = {"params": attention_that_shows_its_weights()}
+    y = SelfAttention(num_heads=2, dropout=rate).apply(params, x, valid_frames(13, 13, 13, 5), rngs=rngs)
+    return np.array(y).reshape(4, FRAMES, 2, 2, FRAMES)
+
+
+def test_attention_without_dropout_has_softmax_weights_over_valid_frames():
+    query, key = (np.float64(attention_that_shows_its_weights()[name]["kernel"][:FRAMES]) for name in QK)
+    weights = np.exp(np.einsum("thd,shd->ths", query, key) / math.sqrt(2 * FRAMES))
+    for clip, count in zip(attention_weights(0.0), (13, 13, 13, 5), strict=True):
+        expected = weights[:, :, :count] / weights[:, :, :count].sum(axis=-1, keepdims=True)
+        np.testing.assert_allclose(clip[..., :count], np.stack([expected, expected], axis=2), rtol=1e-4)
+        assert not clip[..., count:].any()
+
+
 def test_attention_dropout_acts_on_the_weights():
-    """With every weight doubled the output doubles: what is dropped is not the output's channels."""
-    query, key, value = jnp.array(np.random.default_rng(0).normal(size=(3, 2, FRAMES, 4, 8)), jnp.float32)
-    mask = valid_frames(13, 5)[:, None, None, :]
-    plain = dropped_attention(lambda weights: weights)(query, key, value, mask)
-    doubled = dropped_attention(lambda weights: 2 * weights)(query, key, value, mask)
-    np.testing.assert_allclose(doubled, 2 * plain, rtol=1e-5)
+    """The kept ones are softmax weights over the share that is kept, 0.3 being met by 77/256; the others are 0.
+
+    Both copies of a weight go together, unlike channels of the output; each frame, head and clip drops others, unlike
+    the values.
+    """
+    weights, dropped = attention_weights(0.3), attention_weights(0.3, dropout=jax.random.key(0))
+    kept = dropped[:, :, :, 0] != 0
+    np.testing.assert_array_equal(dropped[:, :, :, 1] != 0, kept)
+    expected = np.where(kept[:, :, :, None], weights / (1 - 77 / 256), 0)
+    np.testing.assert_allclose(dropped, expected, rtol=1e-5)
+    assert kept[:3].mean() == pytest.approx(1 - 77 / 256, abs=0.05)
+    assert all((kept[:3] != kept[:3].take([0], axis)).any() for axis in range(4))
+
+
+def random_params(module):
+    """Drawn by numpy, which needs no compilation; not as the module would start."""
+    rng = np.random.default_rng(0)
+    shapes = nn.unbox(jax.eval_shape(module.init, jax.random.key(0), latents(), valid_frames(13, 13, 13)))["params"]
+    return jax.tree.map(lambda x: jnp.array(0.3 * rng.normal(size=x.shape), jnp.float32), shapes)
+
+
+class Passing(nn.Module):
+    """In place of a layer: hands on what it is given."""
+
+    def __call__(self, x, valid):
+        return x
+
+
+@pytest.mark.parametrize("norm", [LayerNorm, Identity])
+def test_dropout_of_the_network_acts_on_what_the_first_layer_gets(norm):
+    """At a rate of a half every value is 0 or twice what it is without a key."""
+    network = ContextNetwork(1, Passing(), norm, Identity, POSITION, dropout=0.5, layer_drop=0.0)
+    variables = {"params": random_params(network)}
+
+    def run(rngs):
+        return np.array(network.apply(variables, latents(), valid_frames(13, 13, 13), rngs=rngs))
+
+    plain, one, other = run({}), *(run({"dropout": jax.random.key(seed)}) for seed in (1, 2))
+    for dropped in (one, other):
+        assert (dropped == 0).mean() == pytest.approx(0.5, abs=0.1)
+        np.testing.assert_allclose(dropped, np.where(dropped == 0, 0, 2 * plain), rtol=1e-5)
+    assert (one != other).mean() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", [PostNormLayer, PreNormLayer])
+@pytest.mark.parametrize(
+    ("setting", "silent", "before", "after"),
+    [
+        ("attention_dropout", "feed_forward", ("attention", "value"), ("attention",)),
+        ("dropout", "feed_forward", ("attention",), ()),
+        ("activation_dropout", "attention", ("feed_forward", "up"), ("feed_forward", "down")),
+        ("dropout", "attention", ("feed_forward",), ()),
+    ],
+)
+def test_each_dropout_of_a_layer_acts_in_its_place(kind, setting, silent, before, after):
+    """It alone is on, and of the layer's branches one gives zeros: so each residual dropout is seen by itself.
+
+    What two keys give is equal in the module `before` it and differs in the one `after`; () is the layer itself.
+    """
+    rates = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
+    layer = kind(4, 24, **rates | {setting: 0.5})
+    params = random_params(layer)
+    params = {"params": params | {silent: jax.tree.map(jnp.zeros_like, params[silent])}}
+
+    @jax.jit
+    def outputs(key):
+        rngs = {"dropout": key}
+        state = layer.apply(params, latents(), valid_frames(13, 13, 13), rngs=rngs, capture_intermediates=True)[1]
+        return tuple(functools.reduce(dict.get, path, state["intermediates"])["__call__"] for path in (before, after))
+
+    (kept, dropped), (same, other) = outputs(jax.random.key(1)), outputs(jax.random.key(2))
+    np.testing.assert_array_equal(kept, same)
+    assert (np.array(dropped) != np.array(other)).mean() > 0.4
 
 
 @pytest.mark.parametrize("width", [1, 6, 7])

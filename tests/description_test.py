@@ -57,6 +57,16 @@ def test_setting_comes_back_as_it_was(value):
     assert type(back) is type(value)
 
 
+@dataclasses.dataclass(frozen=True)
+class Scoped:
+    name: str
+    scope: str = "all"
+
+
+def test_settings_named_as_what_linen_modules_carry_are_settings_elsewhere():
+    assert through_json(Scoped("mine")) == Scoped("mine")
+
+
 def test_policies_of_jax_can_be_settings():
     network = ContextNetwork(remat_policy=jax.checkpoint_policies.nothing_saveable)
     assert through_json(network) == network

@@ -6,7 +6,7 @@ import pytest
 import rich.console
 from checkpointed import coarse_task, params_of
 
-from w2v2_jax.data.audio import decode_flac, encode_flac
+from w2v2_jax.data.audio import AudioError, decode_flac, encode_flac
 from w2v2_jax.data.text import TextError
 from w2v2_jax.evaluation import evaluate_recogniser
 from w2v2_jax.pretrained import Recogniser, Transcript, Word
@@ -69,6 +69,11 @@ def test_json_has_rates_and_every_hypothesis():
 def test_a_text_that_the_recogniser_cannot_write_is_an_error_that_names_utterance_and_place():
     with pytest.raises(TextError, match="utterance 'u': character 'b' at position 1 of 'Ab'"):
         evaluate_recogniser(PARROT, [*RECORDS, record("u", 800, "Ab")], progress=False)
+
+
+def test_a_damaged_recording_is_an_error_that_names_the_utterance():
+    with pytest.raises(AudioError, match="the audio of utterance 'u'"):
+        evaluate_recogniser(PARROT, [*RECORDS, record("u", 800, "AB") | {"audio": b"not FLAC"}], progress=False)
 
 
 def test_a_corpus_without_any_text_is_an_error():

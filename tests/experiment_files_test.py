@@ -49,6 +49,24 @@ def test_an_unknown_file_is_an_error_that_names_the_nearest_beside_it(folder):
         load_experiment(str(folder / "lager.py"))
 
 
+@pytest.mark.parametrize("name", ["larger", "./larger", "../mine/larger", ".larger", "lager/", "."])
+def test_a_path_without_its_suffix_or_of_a_folder_is_an_error_that_names_the_file(folder, monkeypatch, name):
+    (folder / "mine").mkdir()
+    (folder / "mine" / "__init__.py").touch()
+    (folder / "mine" / "larger.py").write_text(FILE)
+    monkeypatch.chdir(folder / "mine")
+    name = str(folder / "mine" / name) if name == "larger" else name
+    with pytest.raises(UnknownExperimentError, match=r"there is no experiment .*; did you mean .*larger\.py\?"):
+        load_experiment(name)
+
+
+def test_a_file_of_another_kind_is_an_error_that_names_the_nearest(folder):
+    (folder / "larger.py").write_text(FILE)
+    (folder / "larger.txt").write_text(FILE)
+    with pytest.raises(UnknownExperimentError, match=r"no experiment .*/larger\.txt; did you mean .*/larger\.py\?"):
+        load_experiment(str(folder / "larger.txt"))
+
+
 def test_what_an_experiment_imports_in_vain_is_not_taken_for_the_experiment(folder):
     (folder / "importing.py").write_text("import nowhere_to_be_found")
     with pytest.raises(ModuleNotFoundError, match="nowhere_to_be_found"):

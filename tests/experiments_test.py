@@ -1,5 +1,6 @@
 import dataclasses
 import importlib
+from operator import attrgetter
 from pathlib import Path
 
 import jax
@@ -7,7 +8,10 @@ import pytest
 from flax import linen as nn
 
 from experiments.pretrain import base_960h, large_960h, large_lv60
+from w2v2_jax.context_network import PostNormLayer, PreNormLayer
 from w2v2_jax.description import build, describe
+from w2v2_jax.feature_encoder import GroupNormConv, LayerNormConv
+from w2v2_jax.optimizers import Freeze, PolynomialDecay, TriStage
 from w2v2_jax.tasks import Pretraining
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +38,114 @@ def test_the_parameters_of_every_experiment_fit_its_optimizer(module):
     params = nn.unbox(jax.eval_shape(experiment.task.init, jax.random.key(0)))
     optimizer = experiment.optimizer.transformation(experiment.num_steps)
     jax.eval_shape(optimizer.init, params)
+
+
+CONTEXT = "task.model.encoder.context_network"
+
+# Of the paper's section 4.2 and of fairseq's files, which decide for the first and the last: BASE and LARGE on
+# LibriSpeech, LARGE on Libri-Light.
+PRETRAINING = {
+    "num_steps": (400_000, 250_000, 1_000_000),
+    "optimizer.schedule.__class__": (PolynomialDecay,) * 3,
+    "optimizer.schedule.peak": (5e-4, 3e-4, 5e-3),
+    "optimizer.schedule.warmup_steps": (32_000, 20_000, 32_000),
+    "optimizer.b1": (0.9,) * 3,
+    "optimizer.b2": (0.98,) * 3,
+    "optimizer.eps": (1e-6,) * 3,
+    "optimizer.weight_decay": (0.01,) * 3,
+    "optimizer.freezes": ((),) * 3,
+    "train_data.num_samples": (250_000, 320_000, 320_000),
+    "train_data.min_samples": (32_000,) * 3,
+    "train_data.normalise": (False, False, True),
+    "train_data.batch_size": (64 * 5, 128 * 3, 128 * 3),
+    "task.num_sub_batches": (64, 128, 128),
+    "task.time_mask.prob": (0.65,) * 3,
+    "task.time_mask.length": (10,) * 3,
+    "task.time_mask.min_spans": (2,) * 3,
+    "task.num_distractors": (100,) * 3,
+    "task.contrastive_temperature": (0.1,) * 3,
+    "task.gumbel_temperature.start": (2.0,) * 3,
+    "task.gumbel_temperature.end": (0.5, 0.1, 0.1),
+    "task.gumbel_temperature.decay": (0.999995,) * 3,
+    "task.diversity_weight": (0.1,) * 3,
+    "task.penalty_weight": (10.0, 10.0, 0.0),
+    "task.model.quantizer.num_groups": (2,) * 3,
+    "task.model.quantizer.num_entries": (320,) * 3,
+    "task.model.quantizer.dim": (256, 768, 768),
+    "task.model.feature_dropout": (0.1, 0.1, 0.0),
+    "task.model.encoder.feature_encoder.first": (GroupNormConv, GroupNormConv, LayerNormConv),
+    "task.model.encoder.feature_gradient_scale": (0.1, 0.1, 1.0),
+    "task.model.encoder.input_dropout": (0.1, 0.1, 0.0),
+    "task.model.encoder.embed_dim": (768, 1024, 1024),
+    f"{CONTEXT}.num_layers": (12, 24, 24),
+    f"{CONTEXT}.layer_drop": (0.05, 0.2, 0.0),
+    f"{CONTEXT}.dropout": (0.1, 0.1, 0.0),
+    f"{CONTEXT}.layer.__class__": (PostNormLayer, PostNormLayer, PreNormLayer),
+    f"{CONTEXT}.layer.ffn_dim": (3072, 4096, 4096),
+    f"{CONTEXT}.layer.num_heads": (12, 16, 16),
+    f"{CONTEXT}.layer.dropout": (0.1, 0.1, 0.0),
+    f"{CONTEXT}.layer.attention_dropout": (0.1, 0.1, 0.0),
+    f"{CONTEXT}.layer.activation_dropout": (0.0,) * 3,
+}
+
+
+@pytest.mark.parametrize("setting", PRETRAINING)
+def test_pretraining_recipes_have_the_published_values(setting):
+    recipes = (base_960h, large_960h, large_lv60)
+    assert tuple(attrgetter(setting)(recipe.experiment()) for recipe in recipes) == PRETRAINING[setting]
+
+
+AMOUNTS = ("10min", "1h", "10h", "100h", "960h")
+THAWS = {updates: (Freeze("encoder", updates),) for updates in (0, 10_000)}
+
+# fairseq's ten files: for each amount of transcripts, with BASE and with LARGE of Libri-Light. Batches are samples of
+# a GPU times GPUs times accumulated steps.
+FINE_TUNING = {
+    "num_steps": ((13_000, 13_000, 20_000, 80_000, 320_000),) * 2,
+    "optimizer.schedule.peak": ((5e-5, 5e-5, 5e-5, 3e-5, 1e-4), (1e-4, 3e-4, 1e-4, 3e-5, 3e-5)),
+    "optimizer.freezes": (
+        tuple(THAWS[updates] for updates in (10_000, 10_000, 10_000, 0, 0)),
+        (THAWS[10_000],) * 5,
+    ),
+    "task.time_mask.prob": ((0.65, 0.65, 0.65, 0.65, 0.5), (0.65, 0.75, 0.75, 0.5, 0.5)),
+    "task.channel_mask.prob": ((0.25, 0.25, 0.5, 0.5, 0.1), (0.25, 0.25, 0.25, 0.5, 0.25)),
+    f"{CONTEXT}.layer_drop": ((0.1, 0.1, 0.05, 0.1, 0.1), (0.1,) * 5),
+    "train_data.buckets.samples_per_batch": (
+        (3_200_000 * 2 * 4,) * 5,
+        (*(1_280_000 * 4 * 5,) * 4, 1_280_000 * 24),
+    ),
+    "train_data.normalise": ((False,) * 5, (True,) * 5),
+}
+SAME_IN_FINE_TUNING = {
+    "optimizer.schedule.__class__": TriStage,
+    "optimizer.schedule.phase_ratio": (0.1, 0.4, 0.5),
+    "optimizer.schedule.init_scale": 0.01,
+    "optimizer.schedule.final_scale": 0.05,
+    "optimizer.b1": 0.9,
+    "optimizer.b2": 0.98,
+    "optimizer.eps": 1e-8,
+    "optimizer.weight_decay": 0.0,
+    "task.time_mask.length": 10,
+    "task.time_mask.min_spans": 2,
+    "task.channel_mask.length": 64,
+    "task.channel_mask.min_spans": 0,
+    "task.model.num_labels": 32,
+    "task.model.output_dropout": 0.0,
+    "task.model.encoder.input_dropout": 0.0,
+    "task.model.encoder.feature_gradient_scale": 0.0,
+    f"{CONTEXT}.dropout": 0.0,
+    f"{CONTEXT}.layer.dropout": 0.0,
+    f"{CONTEXT}.layer.attention_dropout": 0.0,
+    f"{CONTEXT}.layer.activation_dropout": 0.1,
+}
+
+
+@pytest.mark.parametrize("setting", [*FINE_TUNING, *SAME_IN_FINE_TUNING])
+def test_fine_tuning_recipes_have_the_published_values(setting):
+    expected = FINE_TUNING.get(setting) or ((SAME_IN_FINE_TUNING[setting],) * 5,) * 2
+    for model, values in zip(("base", "large_lv60"), expected, strict=True):
+        recipes = [importlib.import_module(f"experiments.finetune.{model}_{amount}") for amount in AMOUNTS]
+        assert tuple(attrgetter(setting)(recipe.experiment()) for recipe in recipes) == values, model
 
 
 @pytest.mark.parametrize("recipe", [base_960h, large_960h, large_lv60])

@@ -15,6 +15,13 @@ def test_gelu_is_x_times_the_normal_distribution_function():
     np.testing.assert_allclose(gelu(jnp.array(x, jnp.float32)), expected, atol=1e-6)
 
 
+def test_gelu_of_bfloat16_keeps_the_negative_tail():
+    x = jnp.linspace(-4, 0, 41).astype(jnp.bfloat16)
+    expected = [float(value) * (1 + math.erf(float(value) / math.sqrt(2))) / 2 for value in x]
+    assert gelu(x).dtype == jnp.bfloat16
+    np.testing.assert_allclose(gelu(x).astype(jnp.float32), expected, rtol=2**-8)
+
+
 def test_linear_sums_over_the_axes_that_its_names_have_before_the_output():
     x = jnp.array(np.random.default_rng(0).normal(size=(2, 3, 4, 5)), jnp.float32)
     linear = Linear((6,), ("head", "head_dim", "embed"))

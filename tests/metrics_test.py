@@ -80,7 +80,9 @@ def test_tensorboard_shows_the_values_and_forgets_those_beyond_a_resumed_step(tm
     assert shown == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
 
 
-def test_weights_and_biases_gets_the_values_of_one_run_however_often_resumed(tmp_path, monkeypatch):
+@pytest.fixture
+def wandb_calls(monkeypatch):
+    """What a stand-in for an installed wandb is called with; nobody is logged in."""
     calls = []
 
     class Run:
@@ -97,18 +99,42 @@ def test_weights_and_biases_gets_the_values_of_one_run_however_often_resumed(tmp
     wandb = types.ModuleType("wandb")
     wandb.__spec__ = importlib.machinery.ModuleSpec("wandb", loader=None)
     wandb.init = init
+    wandb.api = types.SimpleNamespace(api_key=None)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    write(tmp_path, [1])
-    assert calls == []
+    return calls
 
+
+def test_weights_and_biases_gets_the_values_of_one_run_however_often_resumed(tmp_path, monkeypatch, wandb_calls):
     monkeypatch.setenv("WANDB_MODE", "offline")
     write(tmp_path, [1])
     write(tmp_path, [2], resume_step=1)
-    first_id, first_row, _, second_id, *_ = calls
+    first_id, first_row, _, second_id, *_ = wandb_calls
     assert first_id == second_id
     assert first_row == (1, {"train/loss": 1.0, "train/accuracy": 0.5})
+
+
+@pytest.mark.parametrize("name", ["WANDB_API_KEY", "WANDB_MODE", "its own file"])
+def test_weights_and_biases_is_used_wherever_a_key_or_a_mode_is_known(tmp_path, monkeypatch, wandb_calls, name):
+    if name == "its own file":
+        monkeypatch.setattr("wandb.api.api_key", "secret")
+    else:
+        monkeypatch.setenv(name, "x")
+    write(tmp_path, [1])
+    assert len(wandb_calls) == 3
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_weights_and_biases_without_a_login_gets_nothing_and_that_is_said_once(
+    tmp_path, monkeypatch, wandb_calls, caplog, known
+):
+    if not known:  # whether somebody is logged in
+        monkeypatch.delattr("wandb.api")
+    write(tmp_path, [1, 2])
+    assert wandb_calls == []
+    [message] = caplog.messages
+    assert "installed but not logged in" in message and "wandb login" in message
 
 
 def test_an_object_store_is_refused(tmp_path):

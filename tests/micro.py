@@ -156,10 +156,10 @@ def experiment(name: str, task: Pretraining | CTCFinetuning, data: InMemory, **c
     return dataclasses.replace(made, **changes)
 
 
-def run(make: Callable[..., Experiment], workdir: Path, **changes) -> TrainState:
+def run(make: Callable[..., Experiment], workdir: Path, devices: int | None = None, **changes) -> TrainState:
     """Trains quietly; in a process of its own, if one is asked for this."""
     jax.config.update("jax_disable_most_optimizations", True)
-    return train(make(**changes), workdir, quiet=True)
+    return train(make(**changes), workdir, quiet=True, devices=jax.devices()[:devices])
 
 
 def metric_rows(workdir: Path) -> list[dict[str, float]]:

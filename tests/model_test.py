@@ -10,7 +10,8 @@ import pytest
 from w2v2_jax.context_network import ContextNetwork, PositionalConv, PostNormLayer, PreNormLayer
 from w2v2_jax.feature_encoder import FeatureEncoder, LayerNormConv
 from w2v2_jax.layers import Identity, LayerNorm
-from w2v2_jax.model import CTCModel, Wav2Vec2, base, large, large_lv60, tiny
+from w2v2_jax.model import CTCModel, PretrainingModel, Wav2Vec2, base, large, large_lv60, tiny
+from w2v2_jax.quantizer import GumbelQuantizer
 from w2v2_jax.tasks import Pretraining
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -43,11 +44,15 @@ def waveforms(seed=0, padding=0.0):
 
 @functools.cache
 def params_of(model):
+    return {"params": drawn(model, NOTHING, NO_CHANNEL)}
+
+
+def drawn(model, *arguments):
     """Parameters drawn by numpy, which needs no compilation; not as the model would start."""
     rng = np.random.default_rng(0)
-    arguments = map(jnp.array, (waveforms(), LENGTHS, NOTHING, NO_CHANNEL))
-    shapes = nn.unbox(jax.eval_shape(model.init, jax.random.key(0), *arguments))["params"]
-    return {"params": jax.tree.map(lambda x: jnp.array(0.3 * rng.normal(size=x.shape), jnp.float32), shapes)}
+    arrays = map(jnp.array, (waveforms(), LENGTHS, *arguments))
+    shapes = nn.unbox(jax.eval_shape(model.init, jax.random.key(0), *arrays))["params"]
+    return jax.tree.map(lambda x: jnp.array(0.3 * rng.normal(size=x.shape), jnp.float32), shapes)
 
 
 @functools.cache
@@ -135,6 +140,67 @@ def test_without_keys_the_network_is_deterministic_and_with_a_dropout_key_it_is_
     np.testing.assert_array_equal(encode(POST_NORM, waveforms()).context, plain)
     np.testing.assert_array_equal(again, dropped)
     assert (dropped != plain).mean() > 0.9
+
+
+class Passing(nn.Module):
+    """In place of the context network: hands on what it is given."""
+
+    def __call__(self, x, valid):
+        return x
+
+
+PASSING = POST_NORM.clone(context_network=Passing(), input_dropout=0.0)
+
+
+def with_two_keys(model, params, *arguments):
+    """What a model gives without a dropout key, with one, and with another."""
+    arrays = tuple(map(jnp.array, (waveforms(), LENGTHS, *arguments)))
+    keys = ({}, {"dropout": jax.random.key(1)}, {"dropout": jax.random.key(2)})
+    return tuple(jax.tree.map(np.array, compiled(model)({"params": params}, *arrays, rngs=rngs)) for rngs in keys)
+
+
+def assert_half_dropped(plain, *dropped):
+    """Each by itself: about half of the values are 0 and the others twice what they are without dropout."""
+    for values in dropped:
+        assert (values == 0).mean() == pytest.approx(0.5, abs=0.1)
+        np.testing.assert_allclose(values, np.where(values == 0, 0, 2 * plain), rtol=1e-4, atol=1e-5)
+    assert (dropped[0] != dropped[1]).mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_input_dropout_acts_on_what_the_context_network_gets_but_not_on_the_mask_embedding():
+    model, masked = PASSING.clone(input_dropout=0.5), np.arange(FRAMES) % 3 == 0
+    params = drawn(model, NOTHING, NO_CHANNEL)
+    outputs = with_two_keys(model, params, np.tile(masked, (3, 1)), NO_CHANNEL)
+    assert_half_dropped(*(output.context[:, ~masked] for output in outputs))
+    for output in outputs:
+        np.testing.assert_array_equal(output.features, outputs[0].features)
+        assert (output.context[:, masked] == np.array(params["mask_embedding"])).all()
+
+
+def test_feature_dropout_acts_on_what_the_quantizer_gets_and_not_on_what_the_context_network_gets():
+    """Each of 12 codebooks has two entries, with logits of one feature and of 0: log(p / q) is that feature."""
+    model = PretrainingModel(PASSING, GumbelQuantizer(12, num_groups=12, num_entries=2), feature_dropout=0.5)
+    every_frame, noise = np.tile(np.arange(FRAMES), (3, 1)), np.zeros((3, FRAMES, 12, 2), np.float32)
+    params = drawn(model, NOTHING, every_frame, noise, 1.0)
+    params["quantizer"]["logits"] = {
+        "kernel": jnp.stack([jnp.eye(12), jnp.zeros((12, 12))], axis=-1),
+        "bias": jnp.zeros((12, 2)),
+    }
+    outputs = with_two_keys(model, params, NOTHING, every_frame, noise, 1.0)
+    assert_half_dropped(*(np.log(p[..., 0] / p[..., 1]) for p in (output.quantizer.probs for output in outputs)))
+    for output in outputs:
+        np.testing.assert_array_equal(output.latents, outputs[0].latents)
+        np.testing.assert_array_equal(output.context, outputs[0].context)
+
+
+def test_output_dropout_acts_on_what_the_ctc_head_gets():
+    """A head that is the identity shows its input."""
+    model = CTCModel(PASSING, num_labels=EMBED, output_dropout=0.5)
+    params = drawn(model, NOTHING, NO_CHANNEL) | {"head": {"kernel": jnp.eye(EMBED), "bias": jnp.zeros(EMBED)}}
+    logits = with_two_keys(model, params, NOTHING, NO_CHANNEL)
+    (encoded, *_) = with_two_keys(PASSING, params["encoder"], NOTHING, NO_CHANNEL)
+    np.testing.assert_allclose(logits[0], encoded.context, rtol=1e-5)
+    assert_half_dropped(*logits)
 
 
 def test_bfloat16_stays_close_to_float32_and_parameters_stay_in_float32(model):

@@ -8,12 +8,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments.pretrain import base_960h
 from w2v2_jax.overrides import override, parse_assignment
 
 
 class Quantizer(nn.Module):
     num_groups: int = 2
     temperature: float = 2.0
+    dtype: str = "float32"
+    seed: int | None = None
+
+    def __post_init__(self):
+        if 8 % self.num_groups or (self.seed or 0) < 0:
+            raise ValueError(f"{self.num_groups} codebooks can't share 8 dimensions")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x):
@@ -23,6 +31,9 @@ class Quantizer(nn.Module):
 class Model(nn.Module):
     quantizer: nn.Module = Quantizer()
     strides: tuple[int, ...] = (5, 2, 2)
+    layers: tuple[tuple[int, int], ...] = ((8, 10), (8, 3))
+    phase_ratio: tuple[float, ...] = (0.1, 0.4, 0.5)
+    rules: tuple[tuple[str, str | None], ...] = ()
     activation: Callable = nn.gelu
     pre_norm: bool = False
 
@@ -100,14 +111,49 @@ def test_an_unknown_path_names_the_nearest(path, message):
         ("model.pre_norm", 1),
         ("model.strides", 5),
         ("masks.0", (0.5, 10)),
+        ("model.strides", (5, "2")),
+        ("model.layers", (1, 2)),
+        ("model.phase_ratio", (0.5, (0.5,))),
         ("model.activation", "gelu"),
         ("model.quantizer", 3),
+        ("model.quantizer", [3]),
         ("name", 3),
     ],
 )
 def test_a_value_of_another_kind_is_refused(path, value):
     with pytest.raises(ValueError, match=f"'{path}' is .* can't become"):
         override(Experiment(), {path: value})
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model.layers", ((4, 2), (4, 2), (4, 2))),
+        ("model.phase_ratio", (0, 0.5, 0.5)),
+        ("model.rules", (("embed", None),)),
+        ("model.strides", ()),
+    ],
+)
+def test_a_tuple_may_become_longer_or_shorter_and_an_empty_one_anything(path, value):
+    assert getattr(override(Experiment(), {path: value}).model, path.removeprefix("model.")) == value
+
+
+@pytest.mark.parametrize("value", ["bf16", "float", ""])
+def test_a_type_that_is_not_known_is_refused_with_those_that_are(value):
+    with pytest.raises(ValueError, match=f"'model.quantizer.dtype' .*become '{value}', but one of float32, bfloat16"):
+        override(Experiment(), {"model.quantizer.dtype": value})
+    assert override(Experiment(), {"model.quantizer.dtype": "bfloat16"}).model.quantizer.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_groups", 0), ("seed", "x")])
+def test_what_a_class_fails_with_is_an_error_that_names_path_and_value(name, value):
+    with pytest.raises(ValueError, match=f"'model.quantizer.{name}' can't become {value!r} .*: .*(zero|supported)"):
+        override(Experiment(), {f"model.quantizer.{name}": value})
+
+
+def test_what_a_class_says_itself_is_left_as_it_is():
+    with pytest.raises(ValueError, match=r"^3 codebooks can't share 8 dimensions$"):
+        override(Experiment(), {"model.quantizer.num_groups": 3})
 
 
 @pytest.mark.parametrize(
@@ -119,6 +165,7 @@ def test_a_value_of_another_kind_is_refused(path, value):
         ("name=base_960h", ("name", "base_960h")),
         ("url=a=b", ("url", "a=b")),
         ("name=", ("name", "")),
+        ("name={[]: 1}", ("name", "{[]: 1}")),
     ],
 )
 def test_an_assignment_is_read_as_python_or_else_as_text(text, assignment):
@@ -129,3 +176,10 @@ def test_an_assignment_is_read_as_python_or_else_as_text(text, assignment):
 def test_an_assignment_without_equals_or_path_is_refused(text):
     with pytest.raises(ValueError, match="write path=value"):
         parse_assignment(text)
+
+
+def test_the_example_in_the_error_is_a_setting_that_there_is():
+    with pytest.raises(ValueError) as raised:
+        parse_assignment("nothing")
+    path, value = parse_assignment(str(raised.value).split("e.g. ")[1])
+    assert override(base_960h.experiment(), {path: value}).task.model.encoder.context_network.layer_drop == value

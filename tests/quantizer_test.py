@@ -98,6 +98,14 @@ def test_quantizes_in_float32_whatever_the_features():
     assert quantized.vectors.dtype == quantized.probs.dtype == jnp.float32
 
 
+def test_every_product_is_of_highest_precision():
+    """On a TPU the default would choose codes by logits rounded to bfloat16."""
+    quantizer, arguments = GumbelQuantizer(dim=4, num_entries=3), (jnp.ones((1, 2, 5)), jnp.zeros((1, 2, 2, 3)), 1.0)
+    params = quantizer.init(jax.random.key(0), *arguments)
+    program = str(jax.make_jaxpr(quantizer.apply)(params, *arguments))
+    assert program.count("dot_general[") == program.count("precision=(Precision.HIGHEST") == 2
+
+
 def test_codebooks_that_cannot_share_the_dimensions_are_refused():
     with pytest.raises(ValueError, match="3 codebooks can't share 256"):
         GumbelQuantizer(256, num_groups=3)

@@ -113,6 +113,20 @@ def output(lengths=tuple(LENGTHS)):
     return compiled(TASK.apply)(params_of(TASK), batch_of(lengths), draws, 1.5), draws
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_distractors", 0),
+        ("num_sub_batches", 0),
+        ("contrastive_temperature", 0.0),
+        ("contrastive_temperature", -0.1),
+    ],
+)
+def test_a_task_without_distractors_parts_or_temperature_is_an_error(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value}: give"):
+        dataclasses.replace(TASK, **{name: value})
+
+
 ONE_BATCH = dataclasses.replace(TASK, num_sub_batches=1)
 
 

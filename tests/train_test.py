@@ -16,6 +16,7 @@ import optax
 import pytest
 
 from w2v2_jax.batches import AudioBatch
+from w2v2_jax.checkpoints import CheckpointMismatchError
 from w2v2_jax.metrics import Mean
 from w2v2_jax.optimizers import Adam, Freeze, PolynomialDecay
 from w2v2_jax.overrides import override
@@ -212,6 +213,10 @@ def at_100(params):
     return jax.tree.map(lambda x: jnp.full_like(x, 100), params)
 
 
+def at_1(params):
+    return jax.tree.map(jnp.ones_like, params)
+
+
 def never(params):
     raise AssertionError
 
@@ -254,6 +259,21 @@ def test_finished_run_is_not_run_again(tmp_path):
     again = micro.run(levels, tmp_path, init_from=never, train_data=Watched(Levels(), never))
     assert first.params == again.params
     assert int(again.step) == 7
+
+
+def test_the_checkpoint_with_the_lowest_validation_metric_is_kept(tmp_path):
+    """Training leads away from the level of the one clip that validates."""
+    validate = {"valid_data": Levels(num_clips=1), "best_metric": "loss", "eval_every": 2}
+    micro.run(levels, tmp_path, init_from=at_1, num_steps=8, save_every=2, keep_checkpoints=1, **validate)
+    assert {folder.name for folder in (tmp_path / "checkpoints").iterdir()} == {"2", "8"}
+
+
+def test_a_run_that_cannot_resume_keeps_its_record(tmp_path):
+    micro.run(levels, tmp_path)
+    record = (tmp_path / "experiment.json").read_text()
+    with pytest.raises(CheckpointMismatchError):
+        micro.run(micro.pretraining, tmp_path)
+    assert (tmp_path / "experiment.json").read_text() == record
 
 
 def test_going_on_with_other_settings_is_told(tmp_path, caplog):

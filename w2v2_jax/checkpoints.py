@@ -35,8 +35,8 @@ class CheckpointMismatchError(ValueError):
 class Checkpoints:
     """The checkpoints of a run that trains; made, and each method called, by all its processes alike.
 
-    Kept are the newest `keep_last` checkpoints and the `keep_best` ones with the lowest `best_metric`. `description`
-    is stored in each of them for `read_description`: whatever JSON is needed to build the model again.
+    Kept are the newest `keep_last` checkpoints and the one with the lowest `best_metric`, if one is named.
+    `description` is stored in each for `read_description`: whatever JSON is needed to build the model again.
     """
 
     def __init__(
@@ -44,22 +44,21 @@ class Checkpoints:
         workdir: epath.PathLike,
         description: Json,
         keep_last: int = 2,
-        keep_best: int = 0,
-        best_metric: str = "loss",
+        best_metric: str | None = None,
     ):
-        if keep_last < 1 or keep_best < 0:
-            raise ValueError(f"keep_last is at least 1 and keep_best at least 0; got {keep_last} and {keep_best}")
+        if keep_last < 1:
+            raise ValueError(f"keep_last is at least 1; got {keep_last}")
         self._folder = _absolute(workdir) / _FOLDER
         self._description = description
-        self._keep_best, self._best_metric = keep_best, best_metric
+        self._best_metric = best_metric
         best = checkpoint_managers.BestN(
-            get_metric_fn=self._goodness, n=keep_best, keep_checkpoints_without_metrics=False
+            get_metric_fn=self._goodness, n=1 if best_metric else 0, keep_checkpoints_without_metrics=False
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                 [checkpoint_managers.LatestN(keep_last), best]
             ),
-            best_fn=self._goodness if keep_best else None,
+            best_fn=self._goodness if best_metric else None,
             cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
@@ -73,11 +72,10 @@ class Checkpoints:
         """Begins to save the run after `step` updates; returns once `state` may be donated or overwritten.
 
         `state` is any pytree of arrays with a field `params`; typed PRNG keys are welcome. `data_state` is this
-        process's position in its data. `metrics` compete for the best
-        checkpoint, where best ones are kept. A step no newer than the newest
-        checkpoint isn't saved again. An error of the save before is raised here.
+        process's position in its data. With `metrics` the checkpoint competes for the best. A step no newer than the
+        newest checkpoint isn't saved again. An error of the save before is raised here.
         """
-        if self._keep_best and metrics is not None and self._best_metric not in metrics:
+        if self._best_metric and metrics is not None and self._best_metric not in metrics:
             raise ValueError(
                 f"metrics have no {self._best_metric!r} to judge a checkpoint by; they have {list(metrics)}"
             )
@@ -125,15 +123,6 @@ class Checkpoints:
                 (self._folder / str(step)).rename(self._folder / f"{step}.unreadable")
         multihost_utils.sync_global_devices("damaged checkpoints set aside")
         self._manager.reload()
-
-    def best_step(self) -> int | None:
-        """The step of the kept checkpoint with the lowest `best_metric`, the newest one if no best are kept."""
-        self._manager.wait_until_finished()
-        return self._manager.best_step()
-
-    def wait(self) -> None:
-        """Returns when everything is saved; raises what went wrong with it."""
-        self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then lets go of the folder."""

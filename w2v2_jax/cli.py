@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 is success, 1 an unhealthy run (`doctor`), 2 something wrong with what was given: one line on standard error says
     what, and `--debug` where.
     """
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     # As for `python -m`: experiments and the classes that checkpoints name are found from where one stands.
     sys.path.insert(0, os.getcwd())
     try:
@@ -56,10 +56,11 @@ def _split_file(text: str) -> tuple[str, str]:
     return split, file
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Every command with its options; what it parses has the function to call as `command`."""
     parser = argparse.ArgumentParser(prog="w2v2", description="wav2vec 2.0 in JAX: pretrain, fine-tune, transcribe.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_train, _add_prepare, _add_transcribe, _add_evaluate, _add_doctor, _add_demo):
+    for add in (_add_train, _add_prepare, _add_transcribe, _add_evaluate, _add_doctor, _add_plot, _add_demo):
         add(subparsers)
     return parser
 
@@ -161,6 +162,13 @@ def _add_evaluate(subparsers: Any) -> None:
 def _add_doctor(subparsers: Any) -> None:
     parser = _add(subparsers, "doctor", commands.doctor, "look for what is wrong with a run")
     parser.add_argument("run", type=Path, help="folder of the run")
+
+
+def _add_plot(subparsers: Any) -> None:
+    parser = _add(subparsers, "plot", commands.plot, "draw the curves of runs beside each other")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="what of metrics.jsonl (default: what tells most)")
+    parser.add_argument("--output", type=Path, default=Path("curves.png"), metavar="FILE", help="(default: curves.png)")
 
 
 def _add_demo(subparsers: Any) -> None:

@@ -6,7 +6,7 @@ Every function imports what it needs when it runs, so that `w2v2 --help` answers
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ FAILED = 2
 
 def complain(message: str) -> None:
     """One line on standard error."""
-    print(f"w2v2: {message}", file=sys.stderr)
+    print(f"w2v2: {' '.join(message.splitlines())}", file=sys.stderr)
 
 
 def train(options: argparse.Namespace) -> int:
@@ -25,17 +25,32 @@ def train(options: argparse.Namespace) -> int:
 
     from w2v2_jax.experiment_files import load_experiment
     from w2v2_jax.metrics import read_rows
-    from w2v2_jax.overrides import override, parse_assignment
     from w2v2_jax.train import train
 
     if options.distributed:
         jax.distributed.initialize()
-    experiment = override(load_experiment(options.experiment), dict(map(parse_assignment, options.set)))
+    experiment = _changed(load_experiment(options.experiment), options.set)
     workdir = options.workdir or Path("runs") / experiment.name
     train(experiment, workdir, options.quiet)
     if jax.process_index() == 0:  # the others write no metrics
         _show(_table(str(workdir), read_rows(workdir / "metrics.jsonl")[-1]))
     return 0
+
+
+def _changed(experiment: Any, assignments: Sequence[str]) -> Any:
+    """The experiment with other settings, once it is known that they make a model."""
+    import jax
+
+    from w2v2_jax.overrides import override, parse_assignment
+
+    changed = override(experiment, dict(map(parse_assignment, assignments)))
+    if changed is experiment:
+        return experiment
+    try:
+        jax.eval_shape(changed.task.init, jax.random.key(changed.seed))
+    except (TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"no model can be made with {' '.join(assignments)}: {error}") from error
+    return changed
 
 
 def prepare(options: argparse.Namespace) -> int:
@@ -126,22 +141,39 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """Prints what is wrong with a run; 1 if anything is."""
-    from w2v2_jax.description import build
     from w2v2_jax.doctor import diagnose, report
-    from w2v2_jax.metrics import read_rows
 
-    if not (options.run / "metrics.jsonl").exists():
-        raise ValueError(f"{options.run} is not a run: it has no metrics.jsonl; give a folder that `w2v2 train` wrote")
-    experiment = json.loads((options.run / "experiment.json").read_text(encoding="utf-8"))
-    findings = diagnose(read_rows(options.run / "metrics.jsonl"), **_sizes(build(experiment["with"]["task"])))
+    findings = diagnose(_rows(options.run), **_sizes(options.run))
     print(report(findings))
     return 1 if findings else 0
 
 
-def _sizes(task: Any) -> dict[str, int]:
+def plot(options: argparse.Namespace) -> int:
+    """Draws the curves of runs."""
+    from w2v2_jax.analysis.plots import FINETUNING_CURVES, PRETRAINING_CURVES, plot_curves
+
+    rows = {run.name: _rows(run) for run in options.runs}
+    sizes = _sizes(options.runs[0])
+    metrics = options.metrics or (PRETRAINING_CURVES if sizes else FINETUNING_CURVES)
+    plot_curves(rows, metrics, options.output, sizes.get("num_distractors", 0))
+    print(f"Figure: {options.output}")
+    return 0
+
+
+def _rows(run: Path) -> list[dict[str, Any]]:
+    from w2v2_jax.metrics import read_rows
+
+    if not (run / "metrics.jsonl").exists():
+        raise ValueError(f"{run} is not a run: it has no metrics.jsonl; give a folder that `w2v2 train` wrote")
+    return read_rows(run / "metrics.jsonl")
+
+
+def _sizes(run: Path) -> dict[str, int]:
     """What fixes where the collapses of pretraining end; other tasks log nothing that is judged by it."""
+    from w2v2_jax.description import build
     from w2v2_jax.tasks import Pretraining
 
+    task = build(json.loads((run / "experiment.json").read_text(encoding="utf-8"))["with"]["task"])
     if not isinstance(task, Pretraining):
         return {}
     quantizer = task.model.quantizer

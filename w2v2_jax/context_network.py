@@ -29,6 +29,8 @@ class PositionalConv(nn.Module):
     @nn.compact
     def __call__(self, x: Context) -> Context:
         dim = x.shape[-1]
+        if dim % self.num_groups:
+            raise ValueError(f"{self.num_groups} groups can't share {dim} channels; make the width a multiple")
         shape = (self.width, dim // self.num_groups, dim)
         init = normal(math.sqrt(4 / (self.width * dim)))
         direction = self.param("direction", logical(init, ("width", "channel_in", "embed")), shape)
@@ -80,6 +82,8 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Context, valid: Valid) -> Context:
         dim = x.shape[-1]
+        if dim % self.num_heads:
+            raise ValueError(f"{self.num_heads} heads can't share {dim} dimensions; make the width a multiple")
         heads = (self.num_heads, dim // self.num_heads)
         axes = ("embed", "head", "head_dim")
         query, key, value = (Linear(heads, axes, BERT_INIT, name=n)(x) for n in ("query", "key", "value"))
@@ -151,7 +155,8 @@ class ContextNetwork(nn.Module):
     `layer_drop` (LayerDrop, section 4.2) for the whole batch, and its work is not done. LayerDrop follows a
     `layer_drop` key, dropout a `dropout` key; without them the network is deterministic. `first_norm` stands before
     the layers (post-norm networks), `last_norm` behind them (pre-norm). `remat_policy` says what of a layer is kept
-    for the backward pass. Every layer's output is sown as `hidden` in the collection `intermediates`.
+    for the backward pass, all else is computed again: by default the products with its weights are kept. Every
+    layer's output is sown as `hidden` in the collection `intermediates`.
     """
 
     num_layers: int = 12
@@ -161,7 +166,7 @@ class ContextNetwork(nn.Module):
     position: nn.Module = PositionalConv()
     dropout: float = 0.1
     layer_drop: float = 0.05
-    remat_policy: Callable[..., bool] = jax.checkpoint_policies.everything_saveable
+    remat_policy: Callable[..., bool] = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 
     @nn.compact
     def __call__(self, x: Context, valid: Valid) -> Context:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.demo import finetune, pretrain, scratch
-from w2v2_jax.analysis.plots import plot_curves, plot_utterance
+from w2v2_jax.analysis.plots import FINETUNING_CURVES, PRETRAINING_CURVES, plot_curves, plot_utterance
 from w2v2_jax.batches import AudioBatch
 from w2v2_jax.data.audio import Phone, decode_flac, normalise
 from w2v2_jax.data.prepare import prepare
@@ -48,7 +48,7 @@ class Size(NamedTuple):
     optimised: bool
 
 
-FULL = Size(60.0, 5.0, pretrain_steps=1_200, finetune_steps=280, num_buckets=2, optimised=True)
+FULL = Size(60.0, 5.0, pretrain_steps=1_200, finetune_steps=600, num_buckets=2, optimised=True)
 QUICK = Size(5.0, 1.0, pretrain_steps=40, finetune_steps=10, num_buckets=1, optimised=False)
 """Shows that everything runs; too short to learn anything."""
 
@@ -150,10 +150,8 @@ def _draw(
     """The figures: curves of all runs, and the utterance `record`, which the recogniser took for `hypothesis`."""
     figures = [workdir / name for name in ("pretraining.png", "finetuning.png", "utterance.png")]
     rows = {run: read_rows(workdir / run / "metrics.jsonl") for run in ("pretrain", *RUNS.values())}
-    curves = ("contrastive_loss", "contrastive_accuracy", "code_perplexity")
-    plot_curves({"pretraining": rows["pretrain"]}, curves, figures[0], task.num_distractors)
-    curves = ("loss", "valid/label_error_rate", "valid/word_error_rate")
-    plot_curves({name: rows[run] for name, run in RUNS.items()}, curves, figures[1])
+    plot_curves({"pretraining": rows["pretrain"]}, PRETRAINING_CURVES, figures[0], task.num_distractors)
+    plot_curves({name: rows[run] for name, run in RUNS.items()}, FINETUNING_CURVES, figures[1])
     waveform = normalise(decode_flac(record["audio"]))
     batch = AudioBatch(jnp.asarray(waveform)[None], jnp.array([len(waveform)]))
     masked, codes = mask_and_codes(task, state, batch)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
+
 PLAIN = (bool, int, float, str, type(None))
 _NOT_SETTINGS = {"parent", "name"}
 
@@ -95,4 +97,4 @@ def _find(name: str) -> Any:
 
 
 def _module_fields(obj: Any) -> set[str]:
-    return _NOT_SETTINGS if hasattr(obj, "scope") else set()
+    return _NOT_SETTINGS if isinstance(obj, nn.Module) else set()

@@ -81,8 +81,8 @@ def uniform_logits(run: Run) -> Finding | None:
         f"contrastive_loss {loss:.3f} = ln(1 + {run.num_distractors}), prob_perplexity {perplexity:.0f} of {maximum}, "
         f"grad_norm {grad_norm:.2g}",
         "the encoder is dead: all frames look alike, so nothing tells the target from a distractor",
-        "start again with a lower peak learning rate, a longer warm-up or a larger batch (accumulate to the recipe's "
-        "hours of audio an update); check that the audio is neither silent nor unnormalised",
+        "start again with a lower peak learning rate, a longer warm-up or a larger batch (the recipes' hold 1.4 "
+        "hours of audio and more); check that the audio is neither silent nor unnormalised",
     )
 
 

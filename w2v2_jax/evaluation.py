@@ -10,7 +10,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from w2v2_jax.data.audio import SAMPLE_RATE, Waveform, decode_flac
+from w2v2_jax.data.audio import SAMPLE_RATE, Waveform, decode_record
 from w2v2_jax.data.records import Records, Selection, without_audio
 from w2v2_jax.data.text import TextError
 from w2v2_jax.decoding.scoring import Score, Utterance, count_characters, count_words, score, worst
@@ -50,6 +50,7 @@ def evaluate_recogniser(recogniser: Recogniser, records: Records, progress: bool
     Raises:
         TextError: for a text that the recogniser can't write, such as small letters where it writes capitals: such
             errors would say nothing of the recognition.
+        AudioError: for a damaged recording.
         ValueError: where all texts are empty.
     """
     known = without_audio(records)
@@ -76,7 +77,7 @@ def _check_spelling(recogniser: Recogniser, name: str, text: str) -> None:
 
 
 def _waveforms(records: Records) -> Iterator[Waveform]:
-    return (decode_flac(records[index]["audio"]) for index in range(len(records)))
+    return (decode_record(records[index]) for index in range(len(records)))
 
 
 def _console(progress: bool) -> Console:

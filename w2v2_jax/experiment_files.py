@@ -28,12 +28,16 @@ def load_experiment(name: str) -> Experiment:
         UnknownExperimentError: where there is no such module or file.
         ValueError: for a file without a function `experiment()` that returns an `Experiment`.
     """
-    module = _import_file(Path(name)) if name.endswith(".py") else _import_module(name)
+    module = _import_file(Path(name)) if _is_path(name) else _import_module(name)
     function = getattr(module, "experiment", None)
     experiment = function() if callable(function) else None
     if not isinstance(experiment, Experiment):
         raise ValueError(f"{name} should define a function experiment() that returns a w2v2_jax.train.Experiment")
     return experiment
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".py") or name.startswith(".") or "/" in name
 
 
 def _import_module(name: str) -> ModuleType:
@@ -47,13 +51,19 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UnknownExperimentError(_unknown(str(path), [str(file) for file in sorted(path.parent.glob("*.py"))]))
+    if path.suffix != ".py" or not path.is_file():
+        raise UnknownExperimentError(_unknown(str(path), _known_files(path)))
     sys.path.insert(0, str(path.parent.resolve()))
     module = importlib.import_module(path.stem)
     if Path(module.__file__ or "") != path.resolve():
         raise ValueError(f"{path} has the name of another module, {module.__name__}; give the file another name")
     return module
+
+
+def _known_files(path: Path) -> list[str]:
+    """The files in the folder that a path is, or else in the folder that it is in."""
+    folder = path if path.is_dir() else path.parent
+    return [str(file) for file in sorted(folder.glob("*.py")) if file.name != "__init__.py"]
 
 
 def _known_modules() -> list[str]:

@@ -43,11 +43,15 @@ UNIT_UNIFORM = uniform(1.0)
 
 
 class Linear(nn.Module):
-    """An affine map of the last `len(inputs)` axes to `shape`; `axes` names the kernel's axes, inputs first."""
+    """An affine map of the last `len(inputs)` axes to `shape`; `axes` names the kernel's axes, inputs first.
+
+    A `precision` of None is the device's default, which on a TPU rounds the factors of a product to bfloat16.
+    """
 
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     initialisers: LinearInit = TORCH_INIT
+    precision: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -56,9 +60,8 @@ class Linear(nn.Module):
         fan_in = math.prod(inputs)
         kernel = self.param("kernel", logical(self.initialisers.kernel(fan_in), self.axes), (*inputs, *self.shape))
         bias = self.param("bias", logical(self.initialisers.bias(fan_in), self.axes[num_inputs:]), self.shape)
-        y = jax.lax.dot_general(
-            x, kernel.astype(x.dtype), ((range(x.ndim - num_inputs, x.ndim), range(num_inputs)), ((), ()))
-        )
+        contracted = (range(x.ndim - num_inputs, x.ndim), range(num_inputs))
+        y = jax.lax.dot_general(x, kernel.astype(x.dtype), (contracted, ((), ())), precision=self.precision)
         return y + jnp.broadcast_to(bias.astype(x.dtype), y.shape)
 
 
@@ -111,8 +114,12 @@ class Dropout(nn.Module):
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The exact GELU, x times the normal distribution function, as fairseq computes it; not the tanh fit."""
-    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+    """The exact GELU, x times the normal distribution function, as fairseq computes it; not the tanh fit.
+
+    In float32: in bfloat16 the sum 1 + erf would lose the negative tail.
+    """
+    x32 = x.astype(jnp.float32)
+    return (0.5 * x32 * (1 + jax.lax.erf(x32 * math.sqrt(0.5)))).astype(x.dtype)
 
 
 def scale_gradient(x: Float[Array, "..."], scale: float) -> Float[Array, "..."]:

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import logging
 import operator
 import os
 import time
@@ -15,6 +16,7 @@ import jax
 from jaxtyping import Float, PyTree
 
 Row = dict[str, Any]
+_log = logging.getLogger(__name__)
 
 
 class Mean(NamedTuple):
@@ -58,7 +60,7 @@ class MetricWriter:
 
     `metrics.jsonl` holds one object a line, "step" first, on disk as soon as it is written. TensorBoard files appear in
     the same folder where tensorboard is installed; Weights & Biases gets the values where wandb is installed and
-    WANDB_API_KEY or WANDB_MODE is set.
+    logged in, or WANDB_MODE is set.
 
     `resume_step` is the step of the checkpoint that a run goes on from, 0 for a new run: what an earlier run wrote
     beyond it is dropped, so that the file of a resumed run is that of an unbroken one. Rows up to a checkpoint's
@@ -135,8 +137,19 @@ class _TensorBoard:
 
 
 def _wandb() -> list[type]:
-    asked = "WANDB_API_KEY" in os.environ or "WANDB_MODE" in os.environ
-    return [_WandB] if asked and importlib.util.find_spec("wandb") else []
+    if not importlib.util.find_spec("wandb"):
+        return []
+    if not ("WANDB_MODE" in os.environ or _wandb_key()):
+        _log.warning("Weights & Biases is installed but not logged in, and gets nothing; run `wandb login` to use it")
+        return []
+    return [_WandB]
+
+
+def _wandb_key() -> str | None:
+    """The key of WANDB_API_KEY, or else what `wandb login` left; of another version of wandb nothing may be known."""
+    import wandb
+
+    return os.environ.get("WANDB_API_KEY") or getattr(getattr(wandb, "api", None), "api_key", None)
 
 
 class _WandB:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.nn.initializers import glorot_uniform, zeros
 from jaxtyping import Array, Bool, Float, Int
@@ -142,7 +143,7 @@ class CTCModel(nn.Module):
     ) -> Float[Array, "batch frame label"]:
         encoded = self.encoder(waveform, num_samples, masked, masked_channels)
         context = Dropout(self.output_dropout)(encoded.context).astype(jnp.float32)
-        return Linear((self.num_labels,), ("embed", "label"), HEAD_INIT, name="head")(context)
+        return Linear((self.num_labels,), ("embed", "label"), HEAD_INIT, precision="highest", name="head")(context)
 
 
 def tiny() -> PretrainingModel:
@@ -159,7 +160,14 @@ def _narrow(features: tuple[int, ...], num_layers: int, dim: int) -> Pretraining
     layers = tuple((n, width, stride) for n, (_, width, stride) in zip(features, PAPER_CONV_LAYERS, strict=True))
     layer = PostNormLayer(num_heads=4, ffn_dim=4 * dim, dropout=0.0, attention_dropout=0.0)
     position = PositionalConv(width=32, num_groups=8)
-    context = ContextNetwork(num_layers, layer=layer, position=position, dropout=0.0, layer_drop=0.0)
+    context = ContextNetwork(
+        num_layers,
+        layer=layer,
+        position=position,
+        dropout=0.0,
+        layer_drop=0.0,
+        remat_policy=jax.checkpoint_policies.everything_saveable,
+    )
     encoder = Wav2Vec2(FeatureEncoder(layers), context, dim, input_dropout=0.0, feature_gradient_scale=1.0)
     return PretrainingModel(encoder, GumbelQuantizer(dim=64, num_groups=2, num_entries=40), feature_dropout=0.0)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -35,8 +34,8 @@ class Adam:
 
     def transformation(self, num_steps: int) -> optax.GradientTransformation:
         """The optax transformation for a run of `num_steps`."""
-        settings = {"b1": self.b1, "b2": self.b2, "eps": self.eps, "weight_decay": self.weight_decay}
-        return freeze(functools.partial(adam, **settings), self.schedule.over(num_steps), dict(self.freezes))
+        schedule = self.schedule.over(num_steps)
+        return freeze(adam(schedule, self.b1, self.b2, self.eps, self.weight_decay), dict(self.freezes))
 
     def learning_rate(self, step: Int[jax.Array, ""] | int, num_steps: int) -> Any:
         """The rate of the update that follows `step` updates."""
@@ -161,21 +160,17 @@ def _check_peak(peak: float) -> None:
         raise ValueError(f"the peak learning rate must be a positive number; got {peak}")
 
 
-def freeze(
-    optimizer: Callable[[Schedule], optax.GradientTransformation], schedule: Schedule, until: Mapping[str, float | int]
-) -> optax.GradientTransformation:
-    """`optimizer(schedule)`, with the parameters under some paths left exactly as they are for a while.
+def freeze(optimizer: optax.GradientTransformation, until: Mapping[str, float | int]) -> optax.GradientTransformation:
+    """`optimizer`, with the parameters under some paths left exactly as they are for a while.
 
     `until` maps a dotted path, e.g. "encoder.feature_encoder", to the number of updates for which all parameters at or
     below it get none, weight decay included; `math.inf` is for ever. Where paths nest, the longest one decides.
 
-        freeze(adam, TriStage(3e-5).over(13_000), {"encoder": 10_000, "encoder.feature_encoder": math.inf})
+        freeze(adam(TriStage(3e-5).over(13_000)), {"encoder": 10_000, "encoder.feature_encoder": math.inf})
 
-    A parameter that thaws starts with fresh moments, its t counting from there, but at the run's current learning rate:
-    hence the schedule comes separately, so that it can be moved on. That is PyTorch's Adam for a parameter that had no
-    gradient. fairseq's legacy_ddp hands such parameters zeros instead, so t runs on there: its updates after the thaw
-    are (1 - b1^k) / sqrt(1 - b2^k) times ours at the k-th, 0.7 at first, 1.55 at the most, 1.07 at the 100th.
-    Parameters frozen for ever hold no optimiser state.
+    Until they thaw the optimiser sees gradients of zero for them, as in fairseq (legacy_ddp): Adam's t runs on, so its
+    k-th update after a late thaw is (1 - b1^k) / sqrt(1 - b2^k) times one that starts afresh then, 0.7 at first, 1.55
+    at the most. Parameters frozen for ever hold no optimiser state.
 
     Raises:
         ValueError: at `init`, for a path with no parameter at or below it.
@@ -184,8 +179,8 @@ def freeze(
     def thawing(until_step: float | int) -> optax.GradientTransformation:
         if until_step == math.inf:
             return optax.set_to_zero()
-        thawed = optimizer(lambda n: schedule(n + int(until_step)))
-        return optax.transforms.conditionally_mask(thawed, lambda n: n >= until_step)
+        gate = optax.scale_by_schedule(lambda n: n >= until_step)
+        return optax.chain(gate, optimizer, gate)
 
     def label(path: str) -> str:
         covering = [prefix for prefix in until if _is_under(path, prefix)]
@@ -198,7 +193,7 @@ def freeze(
         return jax.tree.map(label, paths)
 
     frozen = {_frozen_label(until_step): thawing(until_step) for until_step in until.values()}
-    return optax.partition({"trained": optimizer(schedule), **frozen}, labels)
+    return optax.partition({"trained": optimizer, **frozen}, labels)
 
 
 def _frozen_label(until_step: float | int) -> str:

@@ -1,4 +1,7 @@
-"""Changing single values deep inside an experiment: `override(experiment, {"task.model.layer_drop": 0.1})`."""
+"""Changing single values deep inside an experiment.
+
+`override(experiment, {"task.model.encoder.context_network.layer_drop": 0.1})`
+"""
 
 import ast
 import dataclasses
@@ -11,7 +14,8 @@ import flax.linen as nn
 
 # What a Linen module carries beside its settings.
 _LINEN_FIELDS = ("parent", "name")
-_PLAIN = (bool, int, float, str, tuple, Path)
+_PLAIN = (bool, int, float, complex, str, bytes, tuple, list, dict, set, Path)
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def override(obj: Any, values: Mapping[str, Any]) -> Any:
@@ -19,13 +23,18 @@ def override(obj: Any, values: Mapping[str, Any]) -> Any:
 
     Paths go through the fields of dataclasses (Linen modules among them) and NamedTuples and, by index, into tuples:
     {"task.model.quantizer.num_groups": 4, "phase_ratio.0": 0.2}. A value must be of the kind it replaces: a number,
-    a text, a tuple, or else any module, dataclass or function. An int may stand for a float, a text for a `Path`.
+    a text, a tuple of what the old one holds, or else any module, dataclass or function. An int may stand for a float,
+    a text for a `Path`.
 
     Raises:
-        ValueError: for a path that isn't there, naming the nearest one that is, or a value of another kind.
+        ValueError: for a path that isn't there, naming the nearest one that is, or a value of another kind or one that
+            the class of the setting fails with.
     """
     for path, value in values.items():
-        obj = _replace(obj, path, 0, value)
+        try:
+            obj = _replace(obj, path, 0, value)
+        except (TypeError, ArithmeticError) as error:
+            raise ValueError(f"{path!r} can't become {_described(value)}: {error}") from error
     return obj
 
 
@@ -72,13 +81,27 @@ def _of_the_same_kind(path: str, old: Any, new: Any) -> Any:
         return float(new)
     if isinstance(old, Path) and isinstance(new, str):
         return Path(new)
-    if isinstance(old, _PLAIN):
-        fits = isinstance(new, type(old)) and isinstance(new, bool) == isinstance(old, bool)
-    else:
-        fits = old is None or not isinstance(new, _PLAIN)
-    if not fits:
+    if not _fits(old, new):
         raise ValueError(f"{path!r} is {_described(old)}; it can't become {_described(new)}")
+    if old in _DTYPES and new not in _DTYPES:
+        raise ValueError(f"{path!r} is {old!r}; it can't become {new!r}, but one of {', '.join(_DTYPES)}")
     return new
+
+
+def _fits(old: Any, new: Any) -> bool:
+    if not isinstance(old, _PLAIN):
+        return old is None or not isinstance(new, _PLAIN)
+    return isinstance(new, type(old)) and _kind(new) is _kind(old) and (type(old) is not tuple or _holds(old, new))
+
+
+def _holds(old: tuple, new: tuple) -> bool:
+    """Whether the items of `new` are of kinds that `old` has; an empty one tells nothing."""
+    kinds = {_kind(item) for item in old}
+    return not old or all(_kind(item) in kinds or (type(item) is int and float in kinds) for item in new)
+
+
+def _kind(value: Any) -> type:
+    return next((kind for kind in _PLAIN if isinstance(value, kind)), object)
 
 
 def _described(value: Any) -> str:
@@ -93,8 +116,9 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """
     path, equals, value = (part.strip() for part in text.partition("="))
     if not (path and equals):
-        raise ValueError(f"{text!r} sets nothing; write path=value, e.g. task.model.layer_drop=0.1")
+        example = "task.model.encoder.context_network.layer_drop=0.1"
+        raise ValueError(f"{text!r} sets nothing; write path=value, e.g. {example}")
     try:
         return path, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError):
         return path, value

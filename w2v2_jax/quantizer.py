@@ -45,9 +45,8 @@ class GumbelQuantizer(nn.Module):
         temperature: Float[Array, ""] | float,
     ) -> Quantized:
         axes = ("feature", "group", "entry")
-        logits = Linear((self.num_groups, self.num_entries), axes, LOGIT_INIT, name="logits")(
-            features.astype(jnp.float32)
-        )
+        scored = Linear((self.num_groups, self.num_entries), axes, LOGIT_INIT, precision="highest", name="logits")
+        logits = scored(features.astype(jnp.float32))
         shape = (self.num_groups, self.num_entries, self.dim // self.num_groups)
         codebook = self.param("codebook", logical(UNIT_UNIFORM, ("group", "entry", "entry_dim")), shape)
         soft = jax.nn.softmax((logits + noise) / temperature, axis=-1)

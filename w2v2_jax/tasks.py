@@ -78,6 +78,13 @@ class Pretraining:
     penalty_weight: float = 10.0
     num_sub_batches: int = 1
 
+    def __post_init__(self):
+        for name in ("num_distractors", "num_sub_batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: give at least 1")
+        if not self.contrastive_temperature > 0:
+            raise ValueError(f"contrastive_temperature={self.contrastive_temperature}: give a number above 0")
+
     def init(self, key: Key[Array, ""]) -> PyTree:
         """Parameters with the names of their axes, in float32."""
         batch = _shortest_batch(self.model.encoder.receptive_field)
@@ -175,7 +182,7 @@ class Pretraining:
 
 NO_MASK = MaskSpans(prob=0.0, length=1, min_spans=0)
 CHANNEL_MASK = MaskSpans(prob=0.25, length=64, min_spans=0)
-"""Table 6 for ten minutes and one hour of transcripts: p = 0.004 a channel, spans of 64."""
+"""Table 6 for one and ten hours of transcripts: p = 0.004 a channel, spans of 64."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,7 +104,8 @@ class Experiment:
     `init_from` makes the first parameters out of random ones. Every `log_every` steps the means of the metrics since
     are written, every `eval_every` steps `valid_data` is evaluated, every `save_every` steps the state is saved (and
     a row written, so that none spans a checkpoint); all three happen at the last step too. The newest
-    `keep_checkpoints` are kept.
+    `keep_checkpoints` are kept, and the one with the lowest `best_metric` of `valid_data`, if one is named, among those
+    saved at a step that was also evaluated.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Experiment:
     eval_every: int = 1000
     save_every: int = 1000
     keep_checkpoints: int = 2
+    best_metric: str | None = None
     rules: Rules = DATA_PARALLEL
 
     def __post_init__(self):
@@ -193,9 +195,8 @@ def train(
     batches = experiment.train_data.batches(experiment.seed)
     workdir.mkdir(parents=True, exist_ok=True)
     description = describe(experiment)
-    if jax.process_index() == 0:
-        (workdir / "experiment.json").write_text(json.dumps(description, indent=1))
-    with contextlib.closing(Checkpoints(workdir, description, experiment.keep_checkpoints)) as checkpoints:
+    kept = (experiment.keep_checkpoints, experiment.best_metric)
+    with contextlib.closing(Checkpoints(workdir, description, *kept)) as checkpoints:
         if restored := checkpoints.restore(abstract(shapes, shardings)):
             state, data_state, start = restored
             batches.set_state(data_state)
@@ -205,6 +206,8 @@ def train(
             create = functools.partial(create_state, task=task, optimizer=optimizer)
             state = jax.jit(create, out_shardings=shardings)(jax.random.key(experiment.seed))
             state = state._replace(params=jax.device_put(experiment.init_from(state.params), shardings.params))
+        if jax.process_index() == 0:
+            (workdir / "experiment.json").write_text(json.dumps(description, indent=1))
         step = jax.jit(
             functools.partial(train_step, task=task, optimizer=optimizer),
             out_shardings=(shardings, replicated(mesh)),
@@ -233,13 +236,16 @@ def _run(
             # Whatever is due from the step before is fetched while this one runs.
             log.flush_due()
             log.add(step, metrics, due=_due(step, experiment.log_every, last))
+            values = None
             if _due(step, experiment.eval_every, last):
                 log.flush_due()
-                values = evaluate(experiment.task, state.params, experiment.valid_data.epoch(), eval_key, mesh)
+                with log.paused():
+                    values = evaluate(experiment.task, state.params, experiment.valid_data.epoch(), eval_key, mesh)
                 writer.write(step, {f"valid/{name}": value for name, value in values.items()})
             if _due(step, experiment.save_every, last):
                 log.flush()
-                checkpoints.save(step, state, batches.get_state())
+                with log.paused():
+                    checkpoints.save(step, state, batches.get_state(), values)
     writer.close()
     return state
 
@@ -258,11 +264,21 @@ class _Log:
     def __init__(self, writer: MetricWriter, shown: Any, learning_rate: Callable[[int], Any]):
         self._writer, self._shown, self._learning_rate = writer, shown, learning_rate
         self._since: list[Metrics] = []
-        self._step, self._is_due, self._began = 0, False, time.monotonic()
+        self._step, self._is_due, self._began = 0, False, 0.0
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time within doesn't count against the speed of training."""
+        jax.block_until_ready(self._since[-1:])
+        stopped = time.monotonic()
+        yield
+        self._began += time.monotonic() - stopped
 
     def add(self, step: int, metrics: Metrics, due: bool) -> None:
         # Two steps in flight keep the device busy; more would only fill its memory with batches.
         jax.block_until_ready(self._since[-1:])
+        # The clock starts when the first step is compiled.
+        self._began = self._began or time.monotonic()
         self._since.append(metrics)
         self._step, self._is_due = step, due
 

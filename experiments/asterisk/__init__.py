@@ -6,4 +6,5 @@ w2v2 train experiments.asterisk.pretrain
 w2v2 train experiments.asterisk.finetune
 w2v2 train experiments.asterisk.scratch
 w2v2 evaluate runs/asterisk_finetune asterisk/test
+w2v2 evaluate runs/asterisk_scratch asterisk/test
 """

@@ -1,6 +1,8 @@
 """Ten minutes of English prompts, after pretraining on five languages: w2v2 train experiments.asterisk.finetune
 
 Hardware  two CPU cores, about twenty minutes. Run experiments.asterisk.pretrain first.
+Expect    word error rate 88 % and character error rate 48 % on `test`, against 99 % and 57 % of
+          experiments.asterisk.scratch.
 Data      the corpus `asterisk`, split `labelled`; no sentence of it is in `dev` or `test`.
 """
 

@@ -20,7 +20,7 @@ from w2v2_jax.warm_start import WarmStart
 def experiment(data_dir: str = default_data_dir(), pretrained: str = "runs/demo_pretrain") -> Experiment:
     """Fine-tuning on five minutes of the corpus `espeak_demo` under `data_dir`."""
     labelled = Corpus("espeak_demo", "labelled", data_dir)
-    buckets = PercentileBuckets(samples_per_batch=400_000, num_buckets=2, batch_multiple=4)
+    buckets = PercentileBuckets(samples_per_batch=160_000, num_buckets=2, batch_multiple=1)
     return Experiment(
         name="demo_finetune",
         task=CTCFinetuning(
@@ -31,10 +31,10 @@ def experiment(data_dir: str = default_data_dir(), pretrained: str = "runs/demo_
         ),
         train_data=Transcribed(labelled, LETTERS, buckets, normalise=True),
         valid_data=Transcribed(Corpus("espeak_demo", "dev", data_dir), LETTERS, buckets, normalise=True),
-        optimizer=Adam(TriStage(peak=2e-3), eps=1e-8, weight_decay=0.0),
-        num_steps=400,
+        optimizer=Adam(TriStage(peak=3e-3), eps=1e-8, weight_decay=0.0),
+        num_steps=600,
         init_from=WarmStart(pretrained),
         log_every=10,
         eval_every=100,
-        save_every=400,
+        save_every=600,
     )

@@ -1,13 +1,13 @@
 """BASE on the 960 hours of LibriSpeech: w2v2 train experiments.pretrain.base_960h
 
 Paper     section 4.2, table 1 and 2; fairseq's base_librispeech.yaml.
-Batch     320 crops of 15.6 s = 1.39 h of audio a step, as 64 sub-batches of 5 (64 GPUs in the paper).
+Batch     320 crops of 15.6 s = 1.39 h of audio a step (paper: 1.6 h), as 64 sub-batches of 5 (its 64 GPUs).
 Expect    contrastive accuracy about .49 at 50k, .54 at 100k, .58 at 200k, .63 at 400k steps (NVIDIA's eight bf16
           runs of this recipe). Not run by us.
 Data      a corpus `librispeech` prepared under the data directory, splits as in TFDS.
 
-Where paper and code disagree, this follows the code: 12 heads (paper: 8), warm-up of 32,000 steps, diversity by
-perplexity (paper: by entropy). bfloat16 in place of float16. fairseq crops a batch to its shortest clip; here a
+Where paper and code disagree, this follows the code: 12 heads (paper: 8), diversity by perplexity (paper: by
+entropy). bfloat16 in place of float16. fairseq crops a batch to its shortest clip; here a
 shorter clip is padded, and padding is never looked at.
 """
 
@@ -31,6 +31,7 @@ def experiment() -> Experiment:
         valid_data=Clips(DEV_OTHER, batch_size=320, num_samples=250_000, normalise=False),
         optimizer=Adam(PolynomialDecay(peak=5e-4, warmup_steps=32_000)),
         num_steps=400_000,
+        best_metric="contrastive_loss",
         eval_every=5_000,
         save_every=5_000,
     )

@@ -4,9 +4,9 @@ Paper     section 4.2 for data and batch; fairseq's large_librivox.yaml for the 
 Batch     384 crops of 20 s = 2.13 h of audio a step, as 128 sub-batches of 3 (128 GPUs in the paper).
 Data      a corpus `librilight` prepared under the data directory, split `unlab_60k`. Not run by us.
 
-The paper describes another run (3e-4, 600k steps, post-norm layers, feature penalty, LayerDrop 0): fairseq's file,
-which this follows, and the published weights are of a later one: 5e-3, 1M steps, layer norms throughout with
-normalised waveforms, no dropout, no feature penalty.
+The paper describes another run (3e-4, 600k steps with a warm-up of 8 %, post-norm layers): fairseq's file, which
+this follows, and the published weights are of a later one: 5e-3, 1M steps with a warm-up of 3.2 %, layer norms
+throughout with normalised waveforms, no dropout, no feature penalty.
 """
 
 from experiments.pretrain import large_960h

@@ -1,6 +1,7 @@
 import gzip
 import importlib.util
 import re
+import shutil
 import subprocess
 
 import numpy as np
@@ -142,20 +143,70 @@ def test_a_digit_to_press_is_the_word_that_is_said(folder):
     assert "007" in of["en/press"][1] or of["en/press"][1] == ""  # as it cannot be known how it is said
 
 
-def test_packages_in_the_folder_are_unpacked(folder, tmp_path):
-    package = tmp_path / "package"
+def write_package(debs, language, voice, texts):
+    """A package of one language in the folder `debs`."""
+    package = debs / "package"
     (package / "DEBIAN").mkdir(parents=True)
     (package / "DEBIAN/control").write_text(
         "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n"
     )
-    write_language(package, "es", "es_MX_f_Allison", SPANISH, dict.fromkeys(SPANISH, 0.5))
-    debs = tmp_path / "debs"
-    debs.mkdir()
-    try:
-        subprocess.run(["dpkg-deb", "-b", str(package), str(debs / "x.deb")], check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("there is no dpkg-deb on this machine")
-    assert len(Asterisk(str(debs), ("es",)).splits()["train"]) == 3
+    write_language(package, language, voice, texts, dict.fromkeys(texts, 0.5))
+    subprocess.run(["dpkg-deb", "-b", package, debs / f"{language}.deb"], check=True, capture_output=True)
+    shutil.rmtree(package)
+    return debs / f"{language}.deb"
+
+
+with_packages = pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="there is no dpkg-deb on this machine")
+
+
+@with_packages
+def test_packages_in_the_folder_are_unpacked(tmp_path):
+    write_package(tmp_path, "es", "es_MX_f_Allison", SPANISH)
+    assert len(Asterisk(str(tmp_path), ("es",)).splits()["train"]) == 3
+
+
+@with_packages
+def test_a_package_that_comes_later_is_unpacked_too_and_no_other_again(tmp_path):
+    write_package(tmp_path, "es", "es_MX_f_Allison", SPANISH)
+    Asterisk(str(tmp_path), ("es",)).splits()
+    write_package(tmp_path, "fr", "fr_CA_f_June", {"hello": "Bonjour !"})
+    kept = tmp_path / "usr/share/asterisk/sounds/es_MX_f_Allison/hello.g722"
+    kept.write_bytes(b"")
+    assert len(Asterisk(str(tmp_path), ("es", "fr")).splits()["train"]) == 3 + 2
+    assert not kept.read_bytes()
+
+
+@with_packages
+def test_a_package_that_was_not_unpacked_whole_is_unpacked_again(tmp_path, monkeypatch):
+    write_package(tmp_path, "es", "es_MX_f_Allison", SPANISH)
+
+    def interrupt(*arguments, **settings):
+        (tmp_path / "usr/share/asterisk/sounds/es_MX_f_Allison").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(subprocess, "run", interrupt)
+        Asterisk(str(tmp_path), ("es",)).splits()
+    assert len(Asterisk(str(tmp_path), ("es",)).splits()["train"]) == 3
+
+
+@with_packages
+def test_a_damaged_package_is_an_error_that_names_it_until_it_is_fetched_again(tmp_path):
+    package = write_package(tmp_path, "es", "es_MX_f_Allison", SPANISH)
+    whole = package.read_bytes()
+    package.write_bytes(whole[: len(whole) // 2])
+    for _ in range(2):
+        with pytest.raises(CorpusError, match=r"es\.deb can't be unpacked \(.+\); remove it and fetch it again"):
+            Asterisk(str(tmp_path), ("es",)).splits()
+    package.write_bytes(whole)
+    assert len(Asterisk(str(tmp_path), ("es",)).splits()["train"]) == 3
+
+
+def test_without_what_unpacks_packages_the_error_says_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "es.deb").touch()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(CorpusError, match=r"dpkg-deb is not here to unpack .*es\.deb; unpack it elsewhere"):
+        Asterisk(str(tmp_path), ("es",)).splits()
 
 
 def test_a_folder_without_prompts_says_what_is_expected(tmp_path):

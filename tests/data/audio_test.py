@@ -11,6 +11,7 @@ from w2v2_jax.data.audio import (
     SAMPLE_RATE,
     AudioError,
     decode_flac,
+    decode_record,
     encode_flac,
     normalise,
     read_audio,
@@ -175,6 +176,20 @@ def test_a_slice_of_flac_is_the_slice_of_the_waveform():
     whole = decode_flac(data)
     np.testing.assert_array_equal(decode_flac(data, 12_345, 6_789), whole[12_345 : 12_345 + 6_789])
     np.testing.assert_array_equal(decode_flac(data, 12_345), whole[12_345:])
+
+
+def test_a_record_is_decoded_as_its_audio():
+    data = encode_flac(tone())
+    np.testing.assert_array_equal(decode_record({"id": "u0", "audio": data}, 12, 345), decode_flac(data, 12, 345))
+
+
+FLAC = encode_flac(tone())
+
+
+@pytest.mark.parametrize("data", [b"", b"not FLAC", FLAC[: len(FLAC) // 2], FLAC[:-10]])
+def test_a_damaged_record_is_an_error_that_names_it(data):
+    with pytest.raises(AudioError, match=r"^damaged: the audio of utterance 'u0' .*; prepare its corpus again$"):
+        decode_record({"id": "u0", "audio": data})
 
 
 def test_a_normalised_waveform_has_zero_mean_and_unit_variance():

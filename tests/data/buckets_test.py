@@ -26,9 +26,20 @@ def test_a_bucket_fills_its_samples_with_a_multiple_of_utterances(bucket):
     assert bucket.max_samples * bucket.batch_size <= 16_000_000 < bucket.max_samples * (bucket.batch_size + 8)
 
 
-def test_a_batch_is_no_larger_than_its_bucket_needs():
-    lengths = np.array([8000] * 11)
-    assert PercentileBuckets(10**7)(lengths, np.array([3] * 11)) == (Bucket(8000, 16, 16),)
+@pytest.mark.parametrize("num_utterances, batch_size", [(11, 8), (16, 16), (3, 8)])
+def test_a_batch_has_no_utterance_twice_unless_there_are_too_few(num_utterances, batch_size):
+    lengths, labels = np.full(num_utterances, 8000), np.full(num_utterances, 3)
+    assert PercentileBuckets(10**7)(lengths, labels) == (Bucket(8000, batch_size, 16),)
+
+
+def test_ten_minutes_are_one_batch_of_the_recipes_1600_seconds_and_an_hour_is_two():
+    """Cut into five buckets, a tenth of the recipe's audio would make a step."""
+    seconds = np.random.default_rng(0).uniform(2, 16, 1000)
+    for minutes, num_buckets in ((10, 1), (60, 2), (600, 5)):
+        lengths = (16_000 * np.tile(seconds, 5)[: int(minutes * 60 / 9)]).astype(np.int64)
+        buckets = PercentileBuckets(25_600_000)(lengths, lengths // 1000)
+        assert len(buckets) == num_buckets
+        assert all(bucket.batch_size * bucket.max_samples > 0.6 * 25_600_000 for bucket in buckets)
 
 
 def test_equal_lengths_make_one_bucket_and_texts_may_be_empty():
@@ -38,6 +49,12 @@ def test_equal_lengths_make_one_bucket_and_texts_may_be_empty():
 def test_too_few_samples_for_the_longest_utterances_are_an_error():
     with pytest.raises(ValueError, match="samples_per_batch to 64000 or lower batch_multiple"):
         PercentileBuckets(63_999)(np.array([7999]), np.array([1]))
+
+
+@pytest.mark.parametrize("name", ["samples_per_batch", "num_buckets", "batch_multiple", "round_samples_to"])
+def test_buckets_of_nothing_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name}=0: give at least 1"):
+        PercentileBuckets(**{"samples_per_batch": 10, name: 0})
 
 
 def test_fixed_buckets_stay_as_given():

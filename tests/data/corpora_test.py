@@ -56,6 +56,18 @@ def test_a_split_can_be_sent_to_a_worker(data_dir):
     assert split[2]["id"] == "u2"
 
 
+def test_a_record_damaged_on_disk_is_an_error_that_says_which(tmp_path):
+    prepare(Source(), tmp_path, progress=False)
+    (shard,) = tmp_path.glob("small/*/*train*array_record*")
+    content = bytearray(shard.read_bytes())
+    for position in range(len(content) // 4, 3 * len(content) // 4):
+        content[position] ^= 0xFF
+    shard.write_bytes(content)
+    split = open_split("small", "train", tmp_path)
+    with pytest.raises(CorpusError, match=r"record \d of small/train is damaged on disk; prepare the corpus again"):
+        [split[i] for i in range(3)]
+
+
 def test_an_unknown_corpus_lists_those_that_are_prepared(data_dir):
     with pytest.raises(CorpusError, match=r"no corpus 'big' under .* \(prepared there: small\); run `w2v2 prepare`"):
         open_split("big", "train", data_dir)

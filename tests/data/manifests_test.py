@@ -77,6 +77,22 @@ def test_a_line_that_is_not_json_is_named(audio):
         read_manifest(path)
 
 
+@pytest.mark.parametrize("line", ["3", '"a.wav"', '["a.wav"]', "null"])
+def test_a_line_that_is_no_object_is_named(audio, line):
+    path = audio.parent / "train.jsonl"
+    path.write_text(f'{{"audio": "a.wav"}}\n{line}\n')
+    with pytest.raises(CorpusError, match=r"train.jsonl:2: .* should be an object such as"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize("offset", ["soon", [1], {"seconds": 1}])
+def test_an_offset_that_is_no_number_is_named(audio, offset):
+    path = audio.parent / "train.jsonl"
+    path.write_text(json.dumps({"audio": "a.wav", "offset": offset}) + "\n")
+    with pytest.raises(CorpusError, match=r"train.jsonl:1: offset .* should be a number of seconds"):
+        read_manifest(path)
+
+
 def test_a_segment_of_a_longer_file_is_refused_rather_than_read_whole(audio):
     path = audio.parent / "train.jsonl"
     path.write_text('{"audio": "a.wav", "offset": 3.5, "duration": 2}\n')
@@ -90,6 +106,13 @@ def test_csv_is_read_by_its_header(audio):
     first, second = read_manifest(path)
     assert lengths([first, second]) == [1000, 2000]
     assert (first.text, first.speaker, second.text) == ("hello, you", "anna", "bye")
+
+
+def test_a_row_whose_text_is_cut_at_a_comma_is_named(audio):
+    path = audio.parent / "train.csv"
+    path.write_text("path,text\naudio/b.wav,bye\naudio/a.wav,hello, you\n")
+    with pytest.raises(CorpusError, match=r"train.csv:3: more values than the header has names"):
+        read_manifest(path)
 
 
 def test_a_row_without_a_path_is_named(audio):

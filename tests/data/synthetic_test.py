@@ -124,5 +124,5 @@ def test_every_voice_is_one_that_the_engine_has():
 
 def test_without_the_engine_the_error_names_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install 'w2v2_jax\[demo\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[demo\]'"):
         SMALL.splits()

@@ -51,11 +51,6 @@ def test_a_vocabulary_of_texts_refuses_the_mark_as_a_letter():
         Vocabulary.of_texts(["a|b"])
 
 
-def test_a_vocabulary_survives_json():
-    vocabulary = Vocabulary.of_texts(["да", "o'neil"])
-    assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
-
-
 @pytest.mark.parametrize(
     "given, cleaned",
     [

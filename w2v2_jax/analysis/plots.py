@@ -22,6 +22,9 @@ from w2v2_jax.metrics import Row
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe & Ito's palette without its yellow and black."""
 
+PRETRAINING_CURVES = ("contrastive_loss", "contrastive_accuracy", "code_perplexity")
+FINETUNING_CURVES = ("loss", "valid/label_error_rate", "valid/word_error_rate")
+
 INK, FAINT = "#222222", "#8A8A8A"
 PAPER_STRIDE = math.prod(stride for _, _, stride in PAPER_CONV_LAYERS)
 

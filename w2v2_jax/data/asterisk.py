@@ -37,8 +37,13 @@ def fetch(folder: str | Path, languages: Sequence[str] = LANGUAGES):
             f"apt-get is not here; put the .deb files of {', '.join(packages)} (packages.debian.org) into {folder}"
         ) from error
     except subprocess.CalledProcessError as error:
-        reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise CorpusError(f"apt-get could not download the prompts: {reason}; try `apt-get update` first") from error
+        raise CorpusError(
+            f"apt-get could not download the prompts: {_reason(error)}; try `apt-get update` first"
+        ) from error
+
+
+def _reason(error: subprocess.CalledProcessError) -> str:
+    return (error.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +83,25 @@ class Asterisk:
 
 
 def _unpack(folder: Path):
-    """Unpacks the .deb files in `folder` there, unless that was done."""
-    if not (folder / "usr/share/asterisk/sounds").is_dir():
-        for package in sorted(folder.glob("*.deb")):
-            subprocess.run(["dpkg-deb", "-x", str(package), str(folder)], check=True)
+    """Unpacks the .deb files in `folder` there, but those beside which a file says that they were unpacked whole."""
+    for package in sorted(folder.glob("*.deb")):
+        done = package.with_name(f"{package.name}.unpacked")
+        if not done.exists():
+            _unpack_package(package)
+            done.touch()
+
+
+def _unpack_package(package: Path):
+    command = ["dpkg-deb", "-x", package, package.parent]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise CorpusError(
+            f"dpkg-deb is not here to unpack {package}; unpack it elsewhere, put its usr/ into {package.parent} and "
+            "remove the .deb files there"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise CorpusError(f"{package} can't be unpacked ({_reason(error)}); remove it and fetch it again") from error
 
 
 def _prompts(folder: Path, language: str) -> Iterator[Utterance]:

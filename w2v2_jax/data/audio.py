@@ -2,9 +2,9 @@
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -149,6 +149,17 @@ def decode_flac(data: bytes, start: int = 0, num_samples: int | None = None) -> 
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         file.seek(start)
         return file.read(-1 if num_samples is None else num_samples, dtype="float32")
+
+
+def decode_record(record: Mapping[str, Any], start: int = 0, num_samples: int | None = None) -> Waveform:
+    """`decode_flac` of the audio of a prepared utterance; an `AudioError` that names it if that is damaged."""
+    try:
+        return decode_flac(record["audio"], start, num_samples)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            f"damaged: the audio of utterance {record['id']!r} can't be decoded ({error.error_string.rstrip('.')}); "
+            "prepare its corpus again"
+        ) from error
 
 
 def normalise(waveform: Waveform) -> Waveform:

@@ -41,7 +41,8 @@ class PercentileBuckets:
 
     A batch holds `samples_per_batch` samples or a little less, padding included, so that memory and time are about
     equal in every bucket; its number of utterances is a multiple of `batch_multiple`, which the number of devices has
-    to divide. No bucket is given a batch larger than it needs for all of its utterances.
+    to divide. A corpus that hasn't `num_buckets` batches has a bucket for each batch it has, and no batch holds more
+    utterances than its bucket, unless that has fewer than `batch_multiple`.
     """
 
     samples_per_batch: int
@@ -50,14 +51,20 @@ class PercentileBuckets:
     round_samples_to: int = 4_000
     round_labels_to: int = 16
 
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name}={value}: give at least 1")
+
     def __call__(
         self, num_samples: Int[np.ndarray, " utterance"], num_labels: Int[np.ndarray, " utterance"]
     ) -> tuple[Bucket, ...]:
-        """At most `num_buckets` buckets, from short to long, that hold every utterance.
+        """At most `num_buckets` buckets, from short to long, that together hold every utterance.
 
         Raises ValueError if `batch_multiple` utterances of the longest bucket exceed `samples_per_batch`.
         """
-        percentiles = np.linspace(0, 100, self.num_buckets + 1)[1:]
+        num_batches = max(int(num_samples.sum()) // self.samples_per_batch, 1)
+        percentiles = np.linspace(0, 100, min(self.num_buckets, num_batches) + 1)[1:]
         edges = np.unique(round_up(np.percentile(num_samples, percentiles, method="higher"), self.round_samples_to))
         smallest = int(edges[-1]) * self.batch_multiple
         if smallest > self.samples_per_batch:
@@ -70,10 +77,8 @@ class PercentileBuckets:
 
     def _bucket(self, max_samples: int, num_labels: Int[np.ndarray, " utterance"]) -> Bucket:
         affordable = self.samples_per_batch // max_samples // self.batch_multiple * self.batch_multiple
-        needed = round_up(len(num_labels), self.batch_multiple)
-        return Bucket(
-            max_samples, min(affordable, needed), round_up(max(int(num_labels.max()), 1), self.round_labels_to)
-        )
+        held = max(len(num_labels) // self.batch_multiple, 1) * self.batch_multiple
+        return Bucket(max_samples, min(affordable, held), round_up(max(int(num_labels.max()), 1), self.round_labels_to))
 
 
 def round_up(number, multiple: int):

@@ -87,13 +87,16 @@ class Split:
     """
 
     name: str
-    records: Sequence[dict[str, Any]]
+    records: Sequence[Any]
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self.records[index]
+        try:
+            record = self.records[index]
+        except RuntimeError as error:  # of array_record, for bytes that its checksums don't vouch for
+            raise CorpusError(f"record {index} of {self.name} is damaged on disk; prepare the corpus again") from error
         words = {key: record[key].decode() for key in ("text", "speaker", "language", "id")}
         phones = {
             "symbol": [symbol.decode() for symbol in record["phones"]["symbol"]],

@@ -76,12 +76,16 @@ def _read_json_lines(path: Path) -> Iterator[Utterance]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise CorpusError(f"{path}:{number}: not a line of JSON ({error.msg}): {line[:60]!r}") from error
+        if not isinstance(row, dict):
+            raise CorpusError(f'{path}:{number}: {line[:60]!r} should be an object such as {{"audio": "a.wav"}}')
         yield _utterance(row, path, number)
 
 
 def _read_csv(path: Path) -> Iterator[Utterance]:
     with path.open(newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
+            if None in row:
+                raise CorpusError(f"{path}:{number}: more values than the header has names; quote texts with commas")
             yield _utterance(row, path, number)
 
 
@@ -90,7 +94,7 @@ def _utterance(row: Mapping[str, Any], path: Path, number: int) -> Utterance:
     audio = _first(row, PATH_KEYS)
     if not audio:
         raise CorpusError(f"{path}:{number}: no path; one of {', '.join(PATH_KEYS)} is expected among {', '.join(row)}")
-    if float(row.get("offset") or 0) > 0:
+    if _offset(row, path, number) > 0:
         raise CorpusError(f"{path}:{number}: offset into a longer file; cut the segments into files of their own first")
     file = path.parent / audio
     return Utterance(
@@ -101,6 +105,13 @@ def _utterance(row: Mapping[str, Any], path: Path, number: int) -> Utterance:
         speaker=str(row.get("speaker") or ""),
         language=_first(row, LANGUAGE_KEYS),
     )
+
+
+def _offset(row: Mapping[str, Any], path: Path, number: int) -> float:
+    try:
+        return float(row.get("offset") or 0)
+    except (TypeError, ValueError) as error:
+        raise CorpusError(f"{path}:{number}: offset {row['offset']!r} should be a number of seconds") from error
 
 
 def _first(row: Mapping[str, Any], keys: Sequence[str]) -> str:

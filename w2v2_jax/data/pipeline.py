@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from w2v2_jax.batches import AudioBatch, LabeledBatch
 from w2v2_jax.data import audio
-from w2v2_jax.data.buckets import Bucket, Bucketing, Schedule, fits, round_up
+from w2v2_jax.data.buckets import Bucket, Bucketing, Schedule, fits
 from w2v2_jax.data.iterators import BatchIterator, Host, Row, filled_up, read_ahead, seed_from, share, this_host
 from w2v2_jax.data.records import Records, RecordSource, Selection, without_audio
 
@@ -54,6 +54,8 @@ class Clips:
     num_workers: int = 0
 
     def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: give at least 1")
         for name in ("num_samples", "min_samples"):
             if getattr(self, name) < audio.MIN_SAMPLES:
                 raise ValueError(
@@ -156,21 +158,6 @@ class Transcribed:
         ]
         return read_ahead(grain.MapDataset.concatenate(parts).map(_labeled_batch), self.num_workers)
 
-    def epoch_records(self) -> Iterator[list[dict[str, Any]]]:
-        """The records, without audio, of each batch of `epoch`: one for each row that isn't filler, in their order.
-
-        `zip(data.epoch(), data.epoch_records())` lines up hypotheses with the texts and ids that they answer to.
-        """
-        return self.epoch_records_on(this_host())
-
-    def epoch_records_on(self, host: Host) -> Iterator[list[dict[str, Any]]]:
-        """`epoch_records` as the process `host` gets them."""
-        for rows in self._rows:
-            batch_size = rows.shape.batch_size
-            host_size = batch_size // host.count
-            for first in range(host.index * host_size, round_up(len(rows), batch_size), batch_size):
-                yield [self._known[index] for index in rows.indices[first : first + host_size]]
-
     @property
     def shapes(self) -> tuple[Bucket, ...]:
         """The shapes of batches to expect: the buckets that hold at least one utterance."""
@@ -234,21 +221,13 @@ def _crop(normalise: bool) -> Crop:
     return _normalised_crop if normalise else _plain_crop
 
 
-def _decode(record: dict[str, Any], start: int, num_samples: int) -> Float[np.ndarray, " sample"]:
-    try:
-        return audio.decode_flac(record["audio"], start, num_samples)
-    except Exception as error:
-        error.add_note(f"This is the audio of utterance {record['id']!r}.")
-        raise
-
-
 def _plain_crop(record: dict[str, Any], start: int, num_samples: int) -> Float[np.ndarray, " sample"]:
-    return _decode(record, start, min(num_samples, int(record["num_samples"]) - start))
+    return audio.decode_record(record, start, min(num_samples, int(record["num_samples"]) - start))
 
 
 def _normalised_crop(record: dict[str, Any], start: int, num_samples: int) -> Float[np.ndarray, " sample"]:
     """Of the whole utterance normalised, which has to be decoded whole for it."""
-    return audio.normalise(_decode(record, 0, int(record["num_samples"])))[start : start + num_samples]
+    return audio.normalise(audio.decode_record(record, 0, int(record["num_samples"])))[start : start + num_samples]
 
 
 def _random_clip(crop: Crop, num_samples: int, record: dict[str, Any], rng: np.random.Generator) -> Row:

@@ -75,7 +75,9 @@ class ESpeak:
     def splits(self) -> dict[str, Sequence[Utterance]]:
         """The utterances of every split; a batch of them is spoken when its first one is read."""
         if importlib.util.find_spec("espeakng_loader") is None:
-            raise ImportError("synthetic speech needs eSpeak NG: pip install 'w2v2_jax[demo]'")
+            raise ImportError(
+                "synthetic speech needs eSpeak NG: run pip install -e '.[demo]' where you cloned w2v2_jax"
+            )
         return {split: _utterances(split, lines) for split, lines in self.lines().items()}
 
     def lines(self) -> dict[str, list[Line]]:

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Iterable
 from typing import SupportsIndex
@@ -40,15 +39,6 @@ class Vocabulary:
                 f"'{WORD_END}' marks the end of a word and cannot be a letter; replace it in the transcripts"
             )
         return cls((*SPECIALS, WORD_END, *sorted(counts, key=lambda character: (-counts[character], character))))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Vocabulary":
-        """The vocabulary that `to_json` wrote."""
-        return cls(tuple(json.loads(text)))
-
-    def to_json(self) -> str:
-        """The symbols as a JSON list, in the order of their ids."""
-        return json.dumps(self.symbols, ensure_ascii=False)
 
     def __len__(self) -> int:
         return len(self.symbols)

@@ -1,5 +1,6 @@
-"""Metrics as sums with weights, and where they are written: a JSONL file, TensorBoard, Weights & Biases."""
+"""Metrics as sums with weights, when they are due, and where they go: a JSONL file, TensorBoard, Weights & Biases."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -8,7 +9,7 @@ import logging
 import operator
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -86,6 +87,66 @@ class MetricWriter:
         """Ends the files; the writer can't be used afterwards."""
         for sink in self._sinks:
             sink.close()
+
+
+SHOWN = ("loss", "contrastive_accuracy", "code_perplexity", "grad_norm", "audio_hours_per_second")
+"""What the progress line has room for, of what a task measures."""
+
+
+@runtime_checkable
+class Shown(Protocol):
+    """Where a person sees the values."""
+
+    def update(self, step: int, values: Mapping[str, Any]) -> None:
+        """Shows `values` after `step` updates."""
+
+
+class TrainingLog:
+    """Metrics of the steps since the last row, left on the device until the row is due.
+
+    A row has the mean of every metric, the hours of audio trained on a second and the learning rate of its last step,
+    `learning_rate(updates before it)`. Steps measure `audio_seconds`.
+    """
+
+    def __init__(self, writer: MetricWriter, shown: Shown, learning_rate: Callable[[int], Any]):
+        self._writer, self._shown, self._learning_rate = writer, shown, learning_rate
+        self._since: list[dict[str, Mean]] = []
+        self._step, self._is_due, self._began = 0, False, 0.0
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time within doesn't count against the speed of training."""
+        jax.block_until_ready(self._since[-1:])
+        stopped = time.monotonic()
+        yield
+        self._began += time.monotonic() - stopped
+
+    def add(self, step: int, metrics: dict[str, Mean], due: bool) -> None:
+        """Takes what step `step` measures; with `due` a row ends here."""
+        # Two steps in flight keep the device busy; more would only fill its memory with batches.
+        jax.block_until_ready(self._since[-1:])
+        # The clock starts when the first step is compiled.
+        self._began = self._began or time.monotonic()
+        self._since.append(metrics)
+        self._step, self._is_due = step, due
+
+    def flush_due(self) -> None:
+        """Writes the row that is due, if one is."""
+        if self._is_due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes a row of what was added since the last one, if anything was."""
+        if not self._since:
+            return
+        metrics = merge(*jax.device_get(self._since))
+        values = {name: float(mean.value()) for name, mean in metrics.items()}
+        now = time.monotonic()
+        values["audio_hours_per_second"] = float(metrics["audio_seconds"].total) / 3600 / (now - self._began)
+        values["learning_rate"] = float(self._learning_rate(self._step - 1))
+        self._writer.write(self._step, values)
+        self._shown.update(self._step, {name: values[name] for name in SHOWN if name in values})
+        self._since, self._is_due, self._began = [], False, now
 
 
 class _Jsonl:

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -25,7 +24,7 @@ from w2v2_jax.batches import AudioBatch, LabeledBatch
 from w2v2_jax.checkpoints import Checkpoints, read_description
 from w2v2_jax.data.audio import SAMPLE_RATE
 from w2v2_jax.description import changes, describe
-from w2v2_jax.metrics import Mean, MetricWriter, merge
+from w2v2_jax.metrics import Mean, MetricWriter, TrainingLog, merge
 from w2v2_jax.progress import progress
 from w2v2_jax.sharding import (
     DATA_PARALLEL,
@@ -230,7 +229,7 @@ def _run(
     eval_key = jax.random.key(experiment.seed)
     writer = MetricWriter(workdir, resume_step=start)
     with progress(last, start, quiet or jax.process_index() > 0) as shown:
-        log = _Log(writer, shown, functools.partial(experiment.optimizer.learning_rate, num_steps=last))
+        log = TrainingLog(writer, shown, functools.partial(experiment.optimizer.learning_rate, num_steps=last))
         for step in range(start + 1, last + 1):
             state, metrics = step_fn(state, put_batch(next(batches), mesh))
             # Whatever is due from the step before is fetched while this one runs.
@@ -252,51 +251,6 @@ def _run(
 
 def _due(step: int, every: int, last: int) -> bool:
     return step % every == 0 or step == last
-
-
-SHOWN = ("loss", "contrastive_accuracy", "code_perplexity", "grad_norm", "audio_hours_per_second")
-"""What the progress line has room for, of what a task measures."""
-
-
-class _Log:
-    """Metrics since the last row, on the device until the row is due."""
-
-    def __init__(self, writer: MetricWriter, shown: Any, learning_rate: Callable[[int], Any]):
-        self._writer, self._shown, self._learning_rate = writer, shown, learning_rate
-        self._since: list[Metrics] = []
-        self._step, self._is_due, self._began = 0, False, 0.0
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """The time within doesn't count against the speed of training."""
-        jax.block_until_ready(self._since[-1:])
-        stopped = time.monotonic()
-        yield
-        self._began += time.monotonic() - stopped
-
-    def add(self, step: int, metrics: Metrics, due: bool) -> None:
-        # Two steps in flight keep the device busy; more would only fill its memory with batches.
-        jax.block_until_ready(self._since[-1:])
-        # The clock starts when the first step is compiled.
-        self._began = self._began or time.monotonic()
-        self._since.append(metrics)
-        self._step, self._is_due = step, due
-
-    def flush_due(self) -> None:
-        if self._is_due:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self._since:
-            return
-        metrics = merge(*jax.device_get(self._since))
-        values = {name: float(mean.value()) for name, mean in metrics.items()}
-        now = time.monotonic()
-        values["audio_hours_per_second"] = float(metrics["audio_seconds"].total) / 3600 / (now - self._began)
-        values["learning_rate"] = float(self._learning_rate(self._step - 1))
-        self._writer.write(self._step, values)
-        self._shown.update(self._step, {name: values[name] for name in SHOWN if name in values})
-        self._since, self._is_due, self._began = [], False, now
 
 
 def _layout(

@@ -290,3 +290,19 @@ def test_layers_start_with_weights_of_their_own():
     kernel = params_of(POST_NORM)["params"]["layer"]["feed_forward"]["up"]["kernel"]
     assert kernel.shape[0] == LAYERS
     assert (kernel[0] != kernel[1]).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [({"num_layers": 0}, "num_layers=0: give at least 1"), ({"layer_drop": 1.0}, "layer_drop of 1.0")],
+)
+def test_a_network_without_layers_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ContextNetwork(**settings)
+
+
+@pytest.mark.parametrize("part", [PositionalConv(width=4, num_groups=3), SelfAttention(num_heads=3, dropout=0.0)])
+def test_heads_and_groups_that_cannot_share_the_width_are_refused(part):
+    arguments = (jnp.ones((1, 5, 8)), jnp.ones((1, 5), bool))[: 1 if isinstance(part, PositionalConv) else 2]
+    with pytest.raises(ValueError, match=r"3 (heads|groups) can't share 8"):
+        part.init(jax.random.key(0), *arguments)

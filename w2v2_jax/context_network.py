@@ -168,6 +168,13 @@ class ContextNetwork(nn.Module):
     layer_drop: float = 0.05
     remat_policy: Callable[..., bool] = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_layers < 1:
+            raise ValueError(f"num_layers={self.num_layers}: give at least 1")
+        if not 0 <= self.layer_drop < 1:
+            raise ValueError(f"a layer_drop of {self.layer_drop} keeps nothing; give a number from 0 to below 1")
+
     @nn.compact
     def __call__(self, x: Context, valid: Valid) -> Context:
         x = jnp.where(valid[:, :, None], x, 0)

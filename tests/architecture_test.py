@@ -17,7 +17,7 @@ LEVELS = (
     {"overrides", "description", "progress", "checkpoints", "sharding", "doctor", "data", "decoding"},
     {"feature_encoder", "context_network", "quantizer", "warm_start"},
     {"model"},
-    {"tasks", "convert", "analysis"},
+    {"presets", "tasks", "convert", "analysis"},
     {"train", "pretrained"},
     {"experiment_files", "evaluation", "plan"},
     {"demo"},

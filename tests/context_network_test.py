@@ -53,8 +53,7 @@ def hidden_states(network):
     """Compiled: the outputs of the layers, given the keys of what is dropped."""
 
     def run(x, valid, rngs):
-        state = network.apply(params_of(network), x, valid, rngs=rngs, mutable=["intermediates"])[1]
-        return state["intermediates"]["layer"]["hidden"][0]
+        return network.apply(params_of(network), x, valid, rngs=rngs).hidden[1:]
 
     return jax.jit(run)
 
@@ -67,7 +66,8 @@ def test_padding_does_not_change_a_clip_even_if_it_is_nan(network):
     together = apply(params_of(network), dirty, valid)
     for row, count in ((1, 9), (2, 2)):
         alone = apply(params_of(network), x[row : row + 1, :count], jnp.ones((1, count), bool))
-        np.testing.assert_allclose(together[row, :count], alone[0], atol=1e-5)
+        np.testing.assert_allclose(together.context[row, :count], alone.context[0], atol=1e-5)
+        np.testing.assert_allclose(together.hidden[:, row, :count], alone.hidden[:, 0], atol=1e-5)
 
 
 def test_layers_are_dropped_whole_as_often_as_asked(network):
@@ -90,7 +90,7 @@ def test_dropped_layers_get_no_gradient_and_the_others_finite_ones():
 
     def loss(params, key):
         rngs = {"layer_drop": key}
-        return (network.apply(params, latents(), valid_frames(13, 9, 2), rngs=rngs) * latents()).sum()
+        return (network.apply(params, latents(), valid_frames(13, 9, 2), rngs=rngs).context * latents()).sum()
 
     gradients = jax.jit(jax.grad(loss))
     touched = set()
@@ -107,7 +107,7 @@ def test_recomputing_a_layer_gives_the_same_gradients():
 
         def loss(params):
             rngs = {"dropout": jax.random.key(1)}
-            return (network.apply(params, latents(), valid_frames(13, 9, 2), rngs=rngs) * latents()).sum()
+            return (network.apply(params, latents(), valid_frames(13, 9, 2), rngs=rngs).context * latents()).sum()
 
         return jax.jit(jax.grad(loss))(params_of(POST_NORM))
 
@@ -195,7 +195,7 @@ def test_dropout_of_the_network_acts_on_what_the_first_layer_gets(norm):
     variables = {"params": random_params(network)}
 
     def run(rngs):
-        return np.array(network.apply(variables, latents(), valid_frames(13, 13, 13), rngs=rngs))
+        return np.array(network.apply(variables, latents(), valid_frames(13, 13, 13), rngs=rngs).context)
 
     plain, one, other = run({}), *(run({"dropout": jax.random.key(seed)}) for seed in (1, 2))
     for dropped in (one, other):

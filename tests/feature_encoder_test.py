@@ -39,11 +39,11 @@ def group_norm_by_the_book(x, kernel, scale, bias):
 @pytest.mark.parametrize("offset, loudness", [(0.0, 1.0), (30.0, 1.0), (0.0, 1e-3)])
 def test_group_norm_folded_into_the_kernel_equals_the_norm_after_the_convolution(offset, loudness):
     x = loudness * noise(0, 1, 500, 1) + offset
-    params = {"kernel": noise(1, 10, 1, 6), "scale": noise(2, 6), "bias": noise(3, 6)}
+    params = {"kernel": noise(1, 10, 1, 6), "norm": {"scale": noise(2, 6), "bias": noise(3, 6)}}
     y = GroupNormConv(6, 10, 5).apply(
         {"params": jax.tree.map(jnp.array, params)}, jnp.array(x), jnp.ones((1, 99), bool)
     )
-    expected = group_norm_by_the_book(x[0, :, 0], **params)
+    expected = group_norm_by_the_book(x[0, :, 0], params["kernel"], **params["norm"])
     np.testing.assert_allclose(y[0], gelu(jnp.array(expected, jnp.float32)), atol=2e-4)
 
 

@@ -21,7 +21,8 @@ from w2v2_jax.context_network import ContextNetwork, PositionalConv, PostNormLay
 from w2v2_jax.data.text import Vocabulary  # noqa: E402
 from w2v2_jax.feature_encoder import FairseqGroupNormConv, FeatureEncoder, GroupNormConv, LayerNormConv  # noqa: E402
 from w2v2_jax.layers import Identity, LayerNorm  # noqa: E402
-from w2v2_jax.model import CTCModel, PretrainingModel, Wav2Vec2, base  # noqa: E402
+from w2v2_jax.model import CTCModel, PretrainingModel, Wav2Vec2  # noqa: E402
+from w2v2_jax.presets import base  # noqa: E402
 from w2v2_jax.quantizer import GumbelQuantizer  # noqa: E402
 from w2v2_jax.tasks import CTCFinetuning, Draws, Pretraining  # noqa: E402
 
@@ -151,13 +152,9 @@ def theirs(make, config):
     return model
 
 
-def their_name(path, names):
+def their_name(path):
     path = jax.tree_util.keystr(path, simple=True, separator="/")
     module, _, leaf = path.rpartition("/")
-    if path in ("encoder/feature_encoder/block_0/scale", "encoder/feature_encoder/block_0/bias"):
-        group_norm = f"wav2vec2.feature_extractor.conv_layers.0.layer_norm.{LEAVES[leaf]}"
-        conv_bias = "wav2vec2.feature_extractor.conv_layers.0.conv.bias"
-        return group_norm if conv_bias not in names else conv_bias
     return f"{MODULES[module]}.{LEAVES[leaf]}"
 
 
@@ -169,7 +166,7 @@ def as_ours(tensors, shapes):
         return (array if array.shape[0] == 1 else array.T).reshape(shape)
 
     def leaf(path, like):
-        name = their_name(path, tensors)
+        name = their_name(path)
         if "{}" not in name:
             return convert(tensors[name], like.shape)
         return np.stack([convert(tensors[name.format(i)], like.shape[1:]) for i in range(like.shape[0])])
@@ -197,8 +194,8 @@ def as_params(tensors, task):
 
 @functools.cache
 def forward(model):
-    """All that the pretraining model gives and its hidden states, compiled once for padded and unpadded batches."""
-    return jax.jit(functools.partial(model.apply, mutable=["intermediates"]))
+    """What a model gives, compiled once for padded and unpadded batches."""
+    return jax.jit(model.apply)
 
 
 @functools.cache
@@ -274,13 +271,15 @@ def test_hidden_states_projections_and_codes_equal_transformers(variant, num_sam
 
     every_frame = jnp.broadcast_to(jnp.arange(masked.shape[1]), masked.shape)
     no_noise = jnp.zeros((*masked.shape, GROUPS, ENTRIES))
-    arguments = (jnp.array(waveform), jnp.array(num_samples), masked, every_frame, no_noise, 1.0)
-    output, state = forward(task.model)({"params": as_params(weights_of(reference), task)}, *arguments)
+    arguments = (jnp.array(waveform), jnp.array(num_samples), masked)
+    params = as_params(weights_of(reference), task)
+    output = forward(task.model)({"params": params}, *arguments, every_frame, no_noise, 1.0)
+    no_channel = jnp.zeros((4, EMBED), bool)
+    encoded = forward(task.model.encoder)({"params": params["encoder"]}, *arguments, no_channel)
 
     valid = np.asarray(output.valid)
-    (hidden,) = state["intermediates"]["encoder"]["context_network"]["layer"]["hidden"]
-    assert hidden.shape[0] == LAYERS
-    for ours, layer in zip(hidden, expected.hidden_states[-LAYERS:], strict=True):
+    assert encoded.hidden.shape[0] == LAYERS + 1
+    for ours, layer in zip(encoded.hidden, expected.hidden_states, strict=True):
         assert relative_error(ours[valid], layer[torch.tensor(valid)]) < 2e-5
     assert relative_error(output.context[valid], expected.projected_states[torch.tensor(valid)]) < 2e-5
     assert relative_error(output.quantized[valid], expected.projected_quantized_states[torch.tensor(valid)]) < 2e-5
@@ -420,7 +419,7 @@ def test_a_clip_padded_with_nans_in_a_batch_of_base_equals_transformers_on_the_c
     no_noise = jnp.zeros((*nothing.shape, GROUPS, ENTRIES))
     dirty = jnp.where(np.arange(SAMPLES) < PADDED[:, None], waveform, jnp.nan)
     arguments = (dirty, jnp.array(PADDED), nothing, every_frame, no_noise, 1.0)
-    output, _ = forward(task.model)({"params": as_params(weights_of(reference), task)}, *arguments)
+    output = forward(task.model)({"params": as_params(weights_of(reference), task)}, *arguments)
     for i, n in enumerate(PADDED):
         with torch.no_grad():
             alone = reference(torch.tensor(waveform[None, i, :n]))
@@ -502,7 +501,7 @@ def test_every_parameter_of_transformers_has_its_counterpart(variant):
         reference = transformers.Wav2Vec2ForPreTraining(variant.config)
     names = set(weights_of(reference))
     shapes = nn.unbox(jax.eval_shape(task.init, jax.random.key(0)))
-    found = [their_name(path, names) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+    found = [their_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
     assert sorted(name.format(i) for name in found for i in range(LAYERS if "{}" in name else 1)) == sorted(names)
 
 

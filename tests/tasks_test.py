@@ -15,7 +15,8 @@ from w2v2_jax.data.text import Vocabulary
 from w2v2_jax.doctor import diagnose
 from w2v2_jax.feature_encoder import FeatureEncoder
 from w2v2_jax.masking import MaskSpans, example_keys
-from w2v2_jax.model import CTCModel, PretrainingModel, Wav2Vec2, tiny
+from w2v2_jax.model import CTCModel, PretrainingModel, Wav2Vec2
+from w2v2_jax.presets import tiny
 from w2v2_jax.quantizer import GumbelQuantizer
 from w2v2_jax.tasks import CTCFinetuning, GumbelTemperature, Pretraining
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -148,6 +149,13 @@ class PreNormLayer(_TransformerLayer):
         return x + self.residual_dropout(self.feed_forward(self.output_norm(x)))
 
 
+class Contextualised(NamedTuple):
+    """The representations, and the `hidden` states on the way to them: what went into the layers, and each's output."""
+
+    context: Float[Array, "batch frame embed"]
+    hidden: Float[Array, "state batch frame embed"]
+
+
 class ContextNetwork(nn.Module):
     """Latents in, context representations out.
 
@@ -155,8 +163,8 @@ class ContextNetwork(nn.Module):
     `layer_drop` (LayerDrop, section 4.2) for the whole batch, and its work is not done. LayerDrop follows a
     `layer_drop` key, dropout a `dropout` key; without them the network is deterministic. `first_norm` stands before
     the layers (post-norm networks), `last_norm` behind them (pre-norm). `remat_policy` says what of a layer is kept
-    for the backward pass, all else is computed again: by default the products with its weights are kept. Every
-    layer's output is sown as `hidden` in the collection `intermediates`.
+    for the backward pass, all else is computed again: by default the products with its weights are kept. The hidden
+    states cost nothing where nobody uses them.
     """
 
     num_layers: int = 12
@@ -176,26 +184,25 @@ class ContextNetwork(nn.Module):
             raise ValueError(f"a layer_drop of {self.layer_drop} keeps nothing; give a number from 0 to below 1")
 
     @nn.compact
-    def __call__(self, x: Context, valid: Valid) -> Context:
+    def __call__(self, x: Context, valid: Valid) -> Contextualised:
         x = jnp.where(valid[:, :, None], x, 0)
         x = self.first_norm(name="first_norm")(x + self.position(x))
         x = Dropout(self.dropout)(x)
         scanned = nn.scan(
             nn.remat(self._run, policy=self.remat_policy, prevent_cse=False),
-            variable_axes={"params": 0, "intermediates": 0},
+            variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True, "layer_drop": True},
             in_axes=nn.broadcast,
             length=self.num_layers,
             metadata_params={nn.PARTITION_NAME: "layer"},
         )
-        x, _ = scanned(self.layer, x, valid)
-        return self.last_norm(name="last_norm")(x)
+        last, outputs = scanned(self.layer, x, valid)
+        return Contextualised(self.last_norm(name="last_norm")(last), jnp.concatenate([x[None], outputs]))
 
-    def _run(self, layer: nn.Module, x: Context, valid: Valid) -> tuple[Context, None]:
+    def _run(self, layer: nn.Module, x: Context, valid: Valid) -> tuple[Context, Context]:
         if self.layer_drop > 0 and layer.has_rng("layer_drop"):
             keep = jax.random.bernoulli(layer.make_rng("layer_drop"), 1 - self.layer_drop)
             x = nn.cond(keep, lambda layer, x: layer(x, valid), lambda layer, x: x, layer, x)
         else:
             x = layer(x, valid)
-        layer.sow("intermediates", "hidden", x)
-        return x, None
+        return x, x

@@ -80,8 +80,7 @@ class GroupNormConv(nn.Module):
         self, x: Float[Array, "batch time 1"], valid: Bool[Array, "batch frame"]
     ) -> Float[Array, "batch frame feature"]:
         kernel = self.param("kernel", logical(KERNEL_INIT, KERNEL_AXES), (self.width, 1, self.features))[:, 0]
-        scale = self.param("scale", logical(ones, ("channel",)), (self.features,))
-        bias = self.param("bias", logical(zeros, ("channel",)), (self.features,))
+        scale, bias = _ScaleAndBias(name="norm")(self.features)
         frames = unfold(x[..., 0], self.width, self.stride).astype(jnp.float32)
         weight = self.statistics_over(valid).astype(jnp.float32)
         weight = (weight / jnp.maximum(weight.sum(axis=1, keepdims=True), 1))[:, None, :]
@@ -91,6 +90,15 @@ class GroupNormConv(nn.Module):
         folded = kernel[None] * (scale[None] * jax.lax.rsqrt(variance + NORM_EPS))[:, None, :]
         y = jnp.einsum("bwt,bwf->btf", centred.astype(x.dtype), folded.astype(x.dtype))
         return gelu(y + jnp.broadcast_to(bias.astype(y.dtype), y.shape))
+
+
+class _ScaleAndBias(nn.Module):
+    """The parameters of a norm over channels."""
+
+    @nn.compact
+    def __call__(self, features: int) -> tuple[Float[Array, " feature"], Float[Array, " feature"]]:
+        scale = self.param("scale", logical(ones, ("channel",)), (features,))
+        return scale, self.param("bias", logical(zeros, ("channel",)), (features,))
 
 
 class FairseqGroupNormConv(GroupNormConv):

@@ -1,17 +1,16 @@
-"""wav2vec 2.0 put together: the network that fine-tuning keeps, the pretraining and CTC models around it, presets."""
+"""wav2vec 2.0 put together: the network that fine-tuning keeps, the pretraining and CTC models around it."""
 
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.nn.initializers import glorot_uniform, zeros
 from jaxtyping import Array, Bool, Float, Int
 
-from w2v2_jax.context_network import ContextNetwork, PositionalConv, PostNormLayer, PreNormLayer
-from w2v2_jax.feature_encoder import FeatureEncoder, LayerNormConv
-from w2v2_jax.frames import PAPER_CONV_LAYERS, num_frames, num_samples, num_valid_frames, valid_mask
-from w2v2_jax.layers import UNIT_UNIFORM, Dropout, Identity, LayerNorm, Linear, LinearInit, logical, scale_gradient
+from w2v2_jax.context_network import ContextNetwork
+from w2v2_jax.feature_encoder import FeatureEncoder
+from w2v2_jax.frames import num_frames, num_samples, num_valid_frames, valid_mask
+from w2v2_jax.layers import UNIT_UNIFORM, Dropout, LayerNorm, Linear, LinearInit, logical, scale_gradient
 from w2v2_jax.quantizer import GumbelQuantizer, Quantized
 
 HEAD_INIT = LinearInit(lambda n: glorot_uniform(), lambda n: zeros)
@@ -21,12 +20,14 @@ class Encoded(NamedTuple):
     """What the network makes of a batch of waveforms.
 
     `latents` is the feature encoder's output z, `features` the same layer-normed (input of the quantizer),
-    `context` the context network's output c, `valid` which frames are real audio.
+    `context` the context network's output c, `hidden` what went into its layers and the output of each, `valid` which
+    frames are real audio.
     """
 
     latents: Float[Array, "batch frame feature"]
     features: Float[Array, "batch frame feature"]
     context: Float[Array, "batch frame embed"]
+    hidden: Float[Array, "state batch frame embed"]
     valid: Bool[Array, "batch frame"]
 
 
@@ -80,7 +81,7 @@ class Wav2Vec2(nn.Module):
         mask_embedding = self.param("mask_embedding", logical(UNIT_UNIFORM, ("embed",)), (self.embed_dim,))
         x = jnp.where(masked[:, :, None], mask_embedding[None, None, :].astype(x.dtype), x)
         x = jnp.where(masked_channels[:, None, :], 0, x)
-        return Encoded(latents, features, self.context_network(x, valid), valid)
+        return Encoded(latents, features, *self.context_network(x, valid), valid)
 
 
 class PretrainingOutput(NamedTuple):
@@ -144,56 +145,3 @@ class CTCModel(nn.Module):
         encoded = self.encoder(waveform, num_samples, masked, masked_channels)
         context = Dropout(self.output_dropout)(encoded.context).astype(jnp.float32)
         return Linear((self.num_labels,), ("embed", "label"), HEAD_INIT, precision="highest", name="head")(context)
-
-
-def tiny() -> PretrainingModel:
-    """BASE made narrow and shallow, without dropout, to learn something within minutes on two CPU cores."""
-    return _narrow((32, 32, 32, 48, 64, 64, 96), num_layers=3, dim=96)
-
-
-def small() -> PretrainingModel:
-    """BASE made narrow and shallow, without dropout, to learn something within an hour on two CPU cores."""
-    return _narrow((32, 32, 48, 64, 64, 96, 96), num_layers=4, dim=128)
-
-
-def _narrow(features: tuple[int, ...], num_layers: int, dim: int) -> PretrainingModel:
-    layers = tuple((n, width, stride) for n, (_, width, stride) in zip(features, PAPER_CONV_LAYERS, strict=True))
-    layer = PostNormLayer(num_heads=4, ffn_dim=4 * dim, dropout=0.0, attention_dropout=0.0)
-    position = PositionalConv(width=32, num_groups=8)
-    context = ContextNetwork(
-        num_layers,
-        layer=layer,
-        position=position,
-        dropout=0.0,
-        layer_drop=0.0,
-        remat_policy=jax.checkpoint_policies.everything_saveable,
-    )
-    encoder = Wav2Vec2(FeatureEncoder(layers), context, dim, input_dropout=0.0, feature_gradient_scale=1.0)
-    return PretrainingModel(encoder, GumbelQuantizer(dim=64, num_groups=2, num_entries=40), feature_dropout=0.0)
-
-
-def base() -> PretrainingModel:
-    """BASE, 95,044,608 parameters. Heads are fairseq's 12; the paper says 8, with as many parameters."""
-    return PretrainingModel(Wav2Vec2(), GumbelQuantizer(dim=256))
-
-
-def large() -> PretrainingModel:
-    """LARGE as in the paper for LibriSpeech: group norm, post-norm layers, LayerDrop 0.2; 317,380,864 parameters."""
-    context = ContextNetwork(num_layers=24, layer=PostNormLayer(num_heads=16, ffn_dim=4096), layer_drop=0.2)
-    return PretrainingModel(Wav2Vec2(context_network=context, embed_dim=1024), GumbelQuantizer(dim=768))
-
-
-def large_lv60() -> PretrainingModel:
-    """LARGE as published for Libri-Light 60k: layer norms throughout, no dropout; 317,390,592 parameters."""
-    layer = PreNormLayer(num_heads=16, ffn_dim=4096, dropout=0.0, attention_dropout=0.0)
-    context = ContextNetwork(
-        num_layers=24, layer=layer, first_norm=Identity, last_norm=LayerNorm, dropout=0.0, layer_drop=0.0
-    )
-    encoder = Wav2Vec2(
-        FeatureEncoder(first=LayerNormConv, rest=LayerNormConv),
-        context,
-        embed_dim=1024,
-        input_dropout=0.0,
-        feature_gradient_scale=1.0,
-    )
-    return PretrainingModel(encoder, GumbelQuantizer(dim=768), feature_dropout=0.0)

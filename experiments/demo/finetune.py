@@ -10,8 +10,9 @@ from w2v2_jax.data.pipeline import Transcribed
 from w2v2_jax.data.records import Corpus
 from w2v2_jax.data.text import LETTERS
 from w2v2_jax.masking import MaskSpans
-from w2v2_jax.model import CTCModel, tiny
+from w2v2_jax.model import CTCModel
 from w2v2_jax.optimizers import Adam, TriStage
+from w2v2_jax.presets import tiny
 from w2v2_jax.tasks import CTCFinetuning
 from w2v2_jax.train import Experiment
 from w2v2_jax.warm_start import WarmStart

@@ -14,8 +14,8 @@ from w2v2_jax.data.corpora import default_data_dir
 from w2v2_jax.data.pipeline import Clips
 from w2v2_jax.data.records import Corpus
 from w2v2_jax.masking import MaskSpans
-from w2v2_jax.model import tiny
 from w2v2_jax.optimizers import Adam, PolynomialDecay
+from w2v2_jax.presets import tiny
 from w2v2_jax.tasks import GumbelTemperature, Pretraining
 from w2v2_jax.train import Experiment
 

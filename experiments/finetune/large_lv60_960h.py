@@ -5,7 +5,7 @@ Expect 2.1/4.5 % (table 9). See `librispeech` for what the recipes share. Not ru
 
 from experiments.finetune.librispeech import Numbers, recipe
 from experiments.pretrain.base_960h import TRAIN_960H
-from w2v2_jax.model import large_lv60
+from w2v2_jax.presets import large_lv60
 from w2v2_jax.train import Experiment
 
 NUMBERS = Numbers(

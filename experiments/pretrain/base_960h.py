@@ -13,9 +13,9 @@ shorter clip is padded, and padding is never looked at.
 
 from w2v2_jax.data.pipeline import Clips
 from w2v2_jax.data.records import Corpus, Mix
-from w2v2_jax.model import base
 from w2v2_jax.optimizers import Adam, PolynomialDecay
 from w2v2_jax.overrides import override
+from w2v2_jax.presets import base
 from w2v2_jax.tasks import Pretraining
 from w2v2_jax.train import Experiment
 

@@ -8,8 +8,8 @@ Temperatures end at 0.1 in place of 0.5. The paper warms up for the first 8 % of
 """
 
 from experiments.pretrain import base_960h
-from w2v2_jax.model import large
 from w2v2_jax.overrides import override
+from w2v2_jax.presets import large
 from w2v2_jax.train import Experiment
 
 

@@ -11,8 +11,8 @@ throughout with normalised waveforms, no dropout, no feature penalty.
 
 from experiments.pretrain import large_960h
 from w2v2_jax.data.records import Corpus
-from w2v2_jax.model import large_lv60
 from w2v2_jax.overrides import override
+from w2v2_jax.presets import large_lv60
 from w2v2_jax.train import Experiment
 
 

@@ -15,10 +15,13 @@ FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 LEVELS = (
     {"batches", "frames", "masking", "losses", "layers", "ctc", "edit_distance", "metrics", "optimizers"},
     {"overrides", "description", "progress", "checkpoints", "sharding", "doctor", "data", "decoding"},
-    {"feature_encoder", "context_network", "quantizer", "warm_start"},
+    {"feature_encoder", "context_network", "quantizer"},
+    {"conformer"},
     {"model"},
-    {"presets", "tasks", "convert", "analysis"},
+    {"presets", "heads", "tasks", "analysis"},
+    {"convert"},
     {"train", "pretrained"},
+    {"recognition", "warm_start", "conversion"},
     {"experiment_files", "evaluation", "plan"},
     {"demo"},
     {"commands"},
@@ -124,7 +127,7 @@ def test_everything_public_has_a_docstring(path):
 
 def test_training_and_the_command_line_import_neither_tensorflow_nor_torch():
     code = (
-        "import json, sys, w2v2_jax.cli, w2v2_jax.train, w2v2_jax.tasks, w2v2_jax.data.pipeline, w2v2_jax.pretrained;"
+        "import json, sys, w2v2_jax.cli, w2v2_jax.train, w2v2_jax.tasks, w2v2_jax.data.pipeline, w2v2_jax.recognition;"
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     )
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -208,7 +208,7 @@ ERRORS = {
         ("prepare", "folder", "runs", "--name", "none", "--data-dir", "data"),
         "runs has no audio file at any depth",
     ),
-    "missing checkpoint": (("transcribe", "runs/tonse", "0.wav"), "there is no checkpoint in"),
+    "missing checkpoint": (("transcribe", "runs/tonse", "0.wav"), "there is no runs/tonse"),
     "pretraining checkpoint": (("transcribe", "pretrained", "0.wav"), "pretrained is a checkpoint of Pretraining"),
     "not a run": (("doctor", "data"), "data is not a run"),
     "missing manifest": (("prepare", "manifest", "train=no.csv", "--name", "none"), "there is no manifest no.csv"),
@@ -216,7 +216,7 @@ ERRORS = {
 
 
 def make_what_errors_need():
-    save(Path("pretrained"), micro.pretraining())
+    save(Path("pretrained"), micro.pretraining(valid_data=micro.Normalised()))
     Path("small.csv").write_text("path,text\n0.wav,Ab")
     assert main(["prepare", "manifest", "train=small.csv", "--name", "small_letters", "--data-dir", "data"]) == 0
     name = "recordings_without_dev"
@@ -241,15 +241,15 @@ def test_an_error_of_several_lines_is_told_in_one(capsys):
 
 
 def test_debug_shows_where_an_error_comes_from(run):
-    with pytest.raises(ValueError, match="there is no checkpoint in"):
+    with pytest.raises(FileNotFoundError, match="there is no runs"):
         run("transcribe", "runs/tonse", "0.wav", "--debug")
 
 
 def test_an_interrupted_command_ends_quietly(run, monkeypatch):
-    def interrupt(path):
+    def interrupt(path, language):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("w2v2_jax.pretrained.load_recogniser", interrupt)
+    monkeypatch.setattr("w2v2_jax.recognition.load_recogniser", interrupt)
     assert run("transcribe", "runs/tones", "0.wav") == (130, "", "")
 
 

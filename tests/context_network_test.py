@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from w2v2_jax.context_network import (
+    AdaptedPreNormLayer,
+    AttentionAdapter,
     ContextNetwork,
     PositionalConv,
     PostNormLayer,
@@ -233,6 +235,34 @@ def test_each_dropout_of_a_layer_acts_in_its_place(kind, setting, silent, before
     (kept, dropped), (same, other) = outputs(jax.random.key(1)), outputs(jax.random.key(2))
     np.testing.assert_array_equal(kept, same)
     assert (np.array(dropped) != np.array(other)).mean() > 0.4
+
+
+def test_an_adapter_is_a_bottleneck_with_a_relu_on_what_layer_norm_leaves():
+    adapter = AttentionAdapter(dim=5)
+    x = 3 * latents() + 1
+    shapes = nn.unbox(jax.eval_shape(adapter.init, jax.random.key(0), x))["params"]
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda shape: rng.normal(size=shape.shape).astype(np.float32), shapes)
+    rows = np.float64(x)
+    normed = (rows - rows.mean(axis=-1, keepdims=True)) / np.sqrt(rows.var(axis=-1, keepdims=True) + 1e-5)
+    normed = normed * params["norm"]["scale"] + params["norm"]["bias"]
+    hidden = np.maximum(normed @ params["down"]["kernel"] + params["down"]["bias"], 0)
+    expected = hidden @ params["up"]["kernel"] + params["up"]["bias"]
+    np.testing.assert_allclose(adapter.apply({"params": params}, x), expected, atol=1e-4)
+
+
+def test_an_adapter_adds_to_the_output_of_a_pre_norm_layer_that_is_otherwise_the_same():
+    layer, plain = AdaptedPreNormLayer(4, 24, adapter_dim=5), PreNormLayer(4, 24)
+    params = random_params(layer)
+    adapter = params["adapter"]
+    assert {key: value["kernel"].shape for key, value in adapter.items() if key != "norm"} == {
+        "down": (EMBED, 5),
+        "up": (5, EMBED),
+    }
+    arguments = latents(), valid_frames(13, 9, 2)
+    without = plain.apply({"params": {key: params[key] for key in params if key != "adapter"}}, *arguments)
+    expected = without + AttentionAdapter(5).apply({"params": adapter}, without)
+    np.testing.assert_allclose(layer.apply({"params": params}, *arguments), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("width", [1, 6, 7])

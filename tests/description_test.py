@@ -9,7 +9,7 @@ import jax
 import micro
 import pytest
 
-from w2v2_jax import model
+from w2v2_jax import presets
 from w2v2_jax.context_network import ContextNetwork
 from w2v2_jax.data.text import LETTERS
 from w2v2_jax.description import build, changes, describe
@@ -42,7 +42,7 @@ def test_experiment_comes_back_equal(make):
     assert through_json(experiment) == experiment
 
 
-@pytest.mark.parametrize("preset", [model.tiny, model.base, model.large, model.large_lv60])
+@pytest.mark.parametrize("preset", [presets.tiny, presets.base, presets.large, presets.large_lv60])
 def test_preset_comes_back_equal(preset):
     assert through_json(preset()) == preset()
 
@@ -120,8 +120,8 @@ def test_changes_are_the_settings_that_differ():
 
 
 def test_changes_inside_settings_have_their_path_and_other_classes_their_names():
-    wide = describe(Setting(model.tiny().quantizer))
-    assert list(changes(wide, describe(Setting(dataclasses.replace(model.tiny().quantizer, dim=6))))) == [
+    wide = describe(Setting(presets.tiny().quantizer))
+    assert list(changes(wide, describe(Setting(dataclasses.replace(presets.tiny().quantizer, dim=6))))) == [
         "value.dim: 64 -> 6"
     ]
     (change,) = changes(wide, describe(Setting(3)))

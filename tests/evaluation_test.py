@@ -9,7 +9,7 @@ from checkpointed import coarse_task, params_of
 from w2v2_jax.data.audio import AudioError, decode_flac, encode_flac
 from w2v2_jax.data.text import TextError
 from w2v2_jax.evaluation import evaluate_recogniser
-from w2v2_jax.pretrained import Recogniser, Transcript, Word
+from w2v2_jax.recognition import Recogniser, Transcript, Word
 
 
 class Parrot(Recogniser):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from w2v2_jax.layers import BERT_INIT, TORCH_INIT, UNIT_UNIFORM, Dropout, LayerNorm, Linear, gelu, scale_gradient
+from w2v2_jax.layers import BERT_INIT, TORCH_INIT, UNIT_UNIFORM, Dropout, LayerNorm, Linear, gelu, scale_gradient, swish
 
 
 def test_gelu_is_x_times_the_normal_distribution_function():
@@ -22,12 +22,32 @@ def test_gelu_of_bfloat16_keeps_the_negative_tail():
     np.testing.assert_allclose(gelu(x).astype(jnp.float32), expected, rtol=2**-8)
 
 
+def test_swish_is_x_times_its_logistic_function():
+    x = np.linspace(-20, 20, 101)
+    np.testing.assert_allclose(swish(jnp.array(x, jnp.float32)), x / (1 + np.exp(-x)), rtol=1e-5, atol=1e-12)
+
+
+def test_swish_of_bfloat16_is_rounded_once():
+    x = jnp.linspace(-8, 8, 81).astype(jnp.bfloat16)
+    exact = np.float64(x.astype(jnp.float32))
+    assert swish(x).dtype == jnp.bfloat16
+    np.testing.assert_allclose(swish(x).astype(jnp.float32), exact / (1 + np.exp(-exact)), rtol=2**-8)
+
+
 def test_linear_sums_over_the_axes_that_its_names_have_before_the_output():
     x = jnp.array(np.random.default_rng(0).normal(size=(2, 3, 4, 5)), jnp.float32)
     linear = Linear((6,), ("head", "head_dim", "embed"))
     params = nn.unbox(linear.init(jax.random.key(0), x))["params"]
     expected = np.einsum("bthd,hde->bte", x, params["kernel"]) + np.array(params["bias"])
     np.testing.assert_allclose(linear.apply({"params": params}, x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_linear_without_bias_has_a_kernel_alone():
+    x = jnp.array(np.random.default_rng(0).normal(size=(2, 3, 5)), jnp.float32)
+    y, params = Linear((6,), ("embed", "mlp"), use_bias=False).init_with_output(jax.random.key(0), x)
+    params = nn.unbox(params)["params"]
+    assert params.keys() == {"kernel"}
+    np.testing.assert_allclose(y, np.einsum("bti,io->bto", x, params["kernel"]), rtol=1e-5, atol=1e-5)
 
 
 def test_torch_init_is_uniform_within_one_over_the_root_of_the_inputs():

@@ -3,7 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from w2v2_jax.losses import contrastive_loss, diversity_loss, feature_penalty, mean_probs, perplexity, unit
+from w2v2_jax.losses import (
+    am_softmax_loss,
+    contrastive_loss,
+    cross_entropy,
+    diversity_loss,
+    feature_penalty,
+    mean_probs,
+    perplexity,
+    unit,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -135,3 +144,34 @@ def test_feature_penalty_is_the_mean_square_of_valid_frames_and_ignores_nan_in_p
     valid = jnp.array([[True, True], [True, False]])
     assert feature_penalty(latents, valid) == pytest.approx((1 + 9 + 4 + 4 + 16 + 0) / 6)
     assert feature_penalty(latents, jnp.zeros((2, 2), bool)) == 0
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 5)])
+def test_cross_entropy_is_the_negative_logarithm_of_the_softmax_at_the_label_of_each_row(shape):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(*shape, 4)).astype(np.float32), rng.integers(0, 4, shape)
+    losses = cross_entropy(jnp.array(logits), jnp.array(labels))
+    assert losses.shape == shape
+    for row in np.ndindex(shape):
+        probs = np.exp(np.float64(logits[row])) / np.exp(np.float64(logits[row])).sum()
+        np.testing.assert_allclose(losses[row], -np.log(probs[labels[row]]), rtol=1e-5)
+
+
+def test_cross_entropy_is_ln_of_the_classes_if_all_look_alike_and_large_logits_do_not_overflow():
+    np.testing.assert_allclose(cross_entropy(jnp.full((1, 8), 1e4), jnp.array([3])), [np.log(8)], atol=1e-3)
+    np.testing.assert_allclose(cross_entropy(1e4 * jnp.eye(2), jnp.array([0, 0])), [0, 1e4], rtol=1e-6)
+
+
+def test_am_softmax_takes_the_margin_from_the_true_class_alone_and_scales_all():
+    """cos = (0.9, 0.5, 0.1), s = 10, m = 0.3: exponents 6, 5, 1 where the first is true, 9, 2, 1 for the second."""
+    similarities = jnp.array([[0.9, 0.5, 0.1]] * 2)
+    expected = [np.log(1 + np.exp(-1) + np.exp(-5)), np.log(np.exp(7) + 1 + np.exp(-1))]
+    losses = am_softmax_loss(similarities, jnp.array([0, 1]), scale=10.0, margin=0.3)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+
+def test_am_softmax_without_a_margin_is_cross_entropy():
+    similarities = jnp.array(np.random.default_rng(0).uniform(-1, 1, (3, 5)), jnp.float32)
+    labels = jnp.array([4, 0, 2])
+    plain = am_softmax_loss(similarities, labels, scale=1.0, margin=0.0)
+    np.testing.assert_array_equal(plain, cross_entropy(similarities, labels))

@@ -109,6 +109,13 @@ class Spelled(InMemory):
         return LabeledBatch(waveform, num_samples, labels, num_labels)
 
 
+@dataclasses.dataclass(frozen=True)
+class Normalised(Spelled):
+    """Data that says what a recogniser must know of it."""
+
+    normalise: bool = True
+
+
 def encoder(dropout: float = 0.0, layer_drop: float = 0.0, **settings) -> Wav2Vec2:
     layer = PostNormLayer(num_heads=2, ffn_dim=32, dropout=dropout, attention_dropout=dropout)
     context = ContextNetwork(2, layer, position=PositionalConv(8, 2, 4), dropout=dropout, layer_drop=layer_drop)

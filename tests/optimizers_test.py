@@ -64,6 +64,16 @@ def test_adam_keeps_its_moments_in_float32_for_bfloat16_parameters():
     assert {x.dtype for x in jax.tree.leaves(state) if x.ndim} == {jnp.dtype("float32")}
 
 
+def test_weight_decay_does_not_move_what_stands_below_statistics():
+    """Also where a part is frozen for a while; a name of which it is a part decays like any other."""
+    params = {"norm": {"statistics": {"mean": jnp.ones(4)}, "scale": jnp.ones(4)}, "statistics_scale": jnp.ones(4)}
+    for optimizer in (adam(rate, weight_decay=0.5), freeze(adam(rate, weight_decay=0.5), {"norm": 1})):
+        after, _ = run(optimizer, params, np.zeros((2, 4)))
+        np.testing.assert_array_equal(after[-1]["norm"]["statistics"]["mean"], jnp.ones(4))
+        assert (after[-1]["norm"]["scale"] < 1).all()
+        assert (after[-1]["statistics_scale"] < 1).all()
+
+
 @pytest.mark.parametrize("bad", [{"b1": 1.0}, {"b2": -0.1}, {"eps": 0.0}, {"weight_decay": -1.0}])
 def test_adam_refuses_impossible_numbers(bad):
     with pytest.raises(ValueError, match="got"):

@@ -129,6 +129,12 @@ class Checkpoints:
         self._manager.close()
 
 
+def is_checkpoint(path: epath.PathLike) -> bool:
+    """Whether that is the folder of a checkpoint, or of a run that has them."""
+    path = _absolute(path)
+    return (path / "state").exists() or (path / _FOLDER).exists()
+
+
 def read_description(path: epath.PathLike) -> Json:
     """The description stored in a checkpoint, given its folder or, for the newest, that of its run."""
     return _read_json(_newest(path) / "description")

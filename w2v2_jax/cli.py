@@ -60,7 +60,16 @@ def make_parser() -> argparse.ArgumentParser:
     """Every command with its options; what it parses has the function to call as `command`."""
     parser = argparse.ArgumentParser(prog="w2v2", description="wav2vec 2.0 in JAX: pretrain, fine-tune, transcribe.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_train, _add_prepare, _add_transcribe, _add_evaluate, _add_doctor, _add_plot, _add_demo):
+    for add in (
+        _add_train,
+        _add_prepare,
+        _add_transcribe,
+        _add_evaluate,
+        _add_convert,
+        _add_doctor,
+        _add_plot,
+        _add_demo,
+    ):
         add(subparsers)
     return parser
 
@@ -137,7 +146,20 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="folder of a fine-tuned run, or one checkpoints/STEP of it")
+    parser.add_argument(
+        "checkpoint",
+        help="folder of a fine-tuned run, or one checkpoints/STEP of it; of transformers; a .pt file of fairseq",
+    )
+    _add_language(parser)
+
+
+def _add_language(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--language",
+        default="",
+        metavar="LANG",
+        help="whose adapters of MMS, e.g. fra (default: as it is set)",
+    )
 
 
 def _add_transcribe(subparsers: Any) -> None:
@@ -157,6 +179,21 @@ def _add_evaluate(subparsers: Any) -> None:
     _add_data_dir(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything there too, as JSON")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _add_convert(subparsers: Any) -> None:
+    parser = _add(subparsers, "convert", commands.convert, "bring a network here from another library, or the reverse")
+    parser.add_argument(
+        "source",
+        type=Path,
+        help="a folder of transformers, a .pt file of fairseq, a state dict of torchaudio, a run or checkpoint of ours",
+    )
+    parser.add_argument("target", type=Path, help="what to write: a folder, for fairseq a .pt file")
+    parser.add_argument("--to", default="ours", choices=commands.TARGETS, help="the format to write (default: ours)")
+    _add_language(parser)
+    parser.add_argument(
+        "--verify", action="store_true", help="run it and transformers on the same audio; needs torch and transformers"
+    )
 
 
 def _add_doctor(subparsers: Any) -> None:

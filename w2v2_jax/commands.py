@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+TARGETS = ("ours", "huggingface", "fairseq", "torchaudio")
+"""What `w2v2 convert` writes."""
+
 FAILED = 2
 """The exit status where something is wrong with what was given."""
 
@@ -97,11 +100,11 @@ def manifest(options: argparse.Namespace) -> Any:
 def transcribe(options: argparse.Namespace) -> int:
     """Writes what is said in each file; those that can't be read are reported and the others go on."""
     from w2v2_jax.data.audio import AudioError
-    from w2v2_jax.pretrained import load_recogniser
+    from w2v2_jax.recognition import load_recogniser
 
     write = _json_line if options.json else _text if len(options.files) == 1 else _text_line
     failed = False
-    recogniser = load_recogniser(options.checkpoint)
+    recogniser = load_recogniser(options.checkpoint, options.language)
     for file, result in recogniser.transcribe_files(options.files, **_given(options, "max_seconds")):
         if isinstance(result, AudioError):
             failed = True
@@ -128,15 +131,37 @@ def evaluate(options: argparse.Namespace) -> int:
     """Shows error rates on a prepared corpus."""
     from w2v2_jax.data.corpora import default_data_dir, open_split
     from w2v2_jax.evaluation import evaluate_recogniser
-    from w2v2_jax.pretrained import load_recogniser
+    from w2v2_jax.recognition import load_recogniser
 
     name, split = options.dataset
     records = open_split(name, split, options.data_dir or default_data_dir())
-    report = evaluate_recogniser(load_recogniser(options.checkpoint), records, progress=not options.quiet)
+    report = evaluate_recogniser(
+        load_recogniser(options.checkpoint, options.language), records, progress=not options.quiet
+    )
     _show(report.table(f"{options.checkpoint} on {name}/{split}"))
     if options.output:
         options.output.write_text(report.to_json(), encoding="utf-8")
     return 0
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Writes a network in another format; 1 if it was to be verified and isn't what transformers computes."""
+    from w2v2_jax.pretrained import from_pretrained, save_pretrained
+
+    pretrained = from_pretrained(options.source, options.language)
+    save_pretrained(pretrained, options.target, options.to)
+    print(f"{pretrained.card.model.__class__.__name__} written to {options.target}")
+    return _verify(options) if options.verify else 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from w2v2_jax.conversion import verify
+
+    certificate, file = verify(options.source, options.target, options.to, options.language)
+    differences = {case.name: case.largest_difference for case in certificate.cases}
+    _show(_table("largest differences from transformers", differences))
+    print(f"Certificate: {file}")
+    return 0 if certificate.holds else 1
 
 
 def doctor(options: argparse.Namespace) -> int:

@@ -107,14 +107,15 @@ def dropped_attention(dropout: Callable[[Array], Array]) -> Callable[..., Array]
 
 
 class FeedForward(nn.Module):
-    """Two linear maps with a GELU between."""
+    """Two linear maps with an activation between."""
 
     dim: int
     dropout: float
+    activation: Callable[[Array], Array] = gelu
 
     @nn.compact
     def __call__(self, x: Context) -> Context:
-        hidden = gelu(Linear((self.dim,), ("embed", "mlp"), BERT_INIT, name="up")(x))
+        hidden = self.activation(Linear((self.dim,), ("embed", "mlp"), BERT_INIT, name="up")(x))
         return Linear(x.shape[-1:], ("mlp", "embed"), BERT_INIT, name="down")(Dropout(self.dropout)(hidden))
 
 
@@ -126,6 +127,7 @@ class _TransformerLayer(nn.Module):
     activation_dropout: float = 0.0
 
     def setup(self):
+        """What both orders of norms are made of."""
         self.attention = SelfAttention(self.num_heads, self.attention_dropout)
         self.attention_norm = LayerNorm()
         self.feed_forward = FeedForward(self.ffn_dim, self.activation_dropout)
@@ -147,6 +149,35 @@ class PreNormLayer(_TransformerLayer):
     def __call__(self, x: Context, valid: Valid) -> Context:
         x = x + self.residual_dropout(self.attention(self.attention_norm(x), valid))
         return x + self.residual_dropout(self.feed_forward(self.output_norm(x)))
+
+
+class AttentionAdapter(nn.Module):
+    """A bottleneck of `dim` units on each frame: layer norm, a linear map down, ReLU, a linear map up.
+
+    A pretrained network learns a language by these alone (Pratap et al. 2023, "Scaling Speech Technology to 1,000+
+    Languages"). The caller adds the result to the input.
+    """
+
+    dim: int
+
+    @nn.compact
+    def __call__(self, x: Context) -> Context:
+        hidden = nn.relu(Linear((self.dim,), ("embed", "mlp"), BERT_INIT, name="down")(LayerNorm(name="norm")(x)))
+        return Linear(x.shape[-1:], ("mlp", "embed"), BERT_INIT, name="up")(hidden)
+
+
+class AdaptedPreNormLayer(PreNormLayer):
+    """A pre-norm layer with an adapter behind its feed-forward branch: MMS's networks for recognition."""
+
+    adapter_dim: int = 16
+
+    def setup(self):
+        super().setup()
+        self.adapter = AttentionAdapter(self.adapter_dim)
+
+    def __call__(self, x: Context, valid: Valid) -> Context:
+        x = super().__call__(x, valid)
+        return x + self.adapter(x)
 
 
 class Contextualised(NamedTuple):

@@ -1,4 +1,4 @@
-"""The connectionist temporal classification loss of fine-tuning: label id 0 is the blank."""
+"""The connectionist temporal classification loss of fine-tuning."""
 
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 BLANK = 0
+"""The id of the blank where nothing else is said, as in fairseq; published checkpoints have it at other places too."""
 
 
 class CTCLoss(NamedTuple):
@@ -22,6 +23,7 @@ def ctc_loss(
     num_frames: Int[Array, " batch"],
     labels: Int[Array, "batch label_pos"],
     num_labels: Int[Array, " batch"],
+    blank: int = BLANK,
 ) -> CTCLoss:
     """Negative log probability that the frames spell the labels, summed over all alignments (Graves et al. 2006).
 
@@ -31,7 +33,7 @@ def ctc_loss(
     adjacent repeats, each of which needs a blank in between; this holds for the filler rows of a batch as well.
     """
     label_valid = jnp.arange(labels.shape[1])[None] < num_labels[:, None]
-    labels = jnp.where(label_valid, labels, BLANK)
+    labels = jnp.where(label_valid, labels, blank)
     repeats = jnp.sum((labels[:, 1:] == labels[:, :-1]) & label_valid[:, 1:], axis=1)
     feasible = (num_frames > 0) & (num_frames >= num_labels + repeats)
 
@@ -40,5 +42,5 @@ def ctc_loss(
     logits = jnp.where((frame_valid & feasible[:, None])[..., None], logits.astype(jnp.float32), 0)
     # At a TPU's default precision optax's one-hot product would round the emissions to bfloat16.
     with jax.default_matmul_precision("highest"):
-        losses = optax.ctc_loss(logits, 1.0 - frame_valid, labels, 1.0 - label_valid, blank_id=BLANK)
+        losses = optax.ctc_loss(logits, 1.0 - frame_valid, labels, 1.0 - label_valid, blank_id=blank)
     return CTCLoss(jnp.where(feasible, jnp.maximum(losses, 0), 0), feasible)

@@ -28,7 +28,7 @@ from w2v2_jax.evaluation import Report, evaluate_recogniser
 from w2v2_jax.masking import example_keys
 from w2v2_jax.metrics import read_rows
 from w2v2_jax.overrides import override
-from w2v2_jax.pretrained import Recogniser, load_recogniser
+from w2v2_jax.recognition import Recogniser, load_recogniser
 from w2v2_jax.tasks import Pretraining
 from w2v2_jax.train import TrainState, train
 

@@ -14,7 +14,7 @@ from w2v2_jax.data.audio import SAMPLE_RATE, Waveform, decode_record
 from w2v2_jax.data.records import Records, Selection, without_audio
 from w2v2_jax.data.text import TextError
 from w2v2_jax.decoding.scoring import Score, Utterance, count_characters, count_words, score, worst
-from w2v2_jax.pretrained import Recogniser
+from w2v2_jax.recognition import Recogniser
 
 
 class Report(NamedTuple):

@@ -45,6 +45,7 @@ UNIT_UNIFORM = uniform(1.0)
 class Linear(nn.Module):
     """An affine map of the last `len(inputs)` axes to `shape`; `axes` names the kernel's axes, inputs first.
 
+    Without `use_bias` it has a kernel alone.
     A `precision` of None is the device's default, which on a TPU rounds the factors of a product to bfloat16.
     """
 
@@ -52,6 +53,7 @@ class Linear(nn.Module):
     axes: tuple[str, ...]
     initialisers: LinearInit = TORCH_INIT
     precision: str | None = None
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -59,9 +61,11 @@ class Linear(nn.Module):
         inputs = x.shape[-num_inputs:]
         fan_in = math.prod(inputs)
         kernel = self.param("kernel", logical(self.initialisers.kernel(fan_in), self.axes), (*inputs, *self.shape))
-        bias = self.param("bias", logical(self.initialisers.bias(fan_in), self.axes[num_inputs:]), self.shape)
         contracted = (range(x.ndim - num_inputs, x.ndim), range(num_inputs))
         y = jax.lax.dot_general(x, kernel.astype(x.dtype), (contracted, ((), ())), precision=self.precision)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", logical(self.initialisers.bias(fan_in), self.axes[num_inputs:]), self.shape)
         return y + jnp.broadcast_to(bias.astype(x.dtype), y.shape)
 
 
@@ -120,6 +124,12 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """
     x32 = x.astype(jnp.float32)
     return (0.5 * x32 * (1 + jax.lax.erf(x32 * math.sqrt(0.5)))).astype(x.dtype)
+
+
+def swish(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x times its logistic function, also known as SiLU (arXiv:1710.05941); computed in float32."""
+    x32 = x.astype(jnp.float32)
+    return (x32 * jax.nn.sigmoid(x32)).astype(x.dtype)
 
 
 def scale_gradient(x: Float[Array, "..."], scale: float) -> Float[Array, "..."]:

@@ -1,4 +1,4 @@
-"""The objective of pretraining as pure functions: contrastive loss, codebook diversity, feature penalty."""
+"""Objectives as pure functions: pretraining's contrastive loss, diversity and penalty, and those of classification."""
 
 from typing import NamedTuple
 
@@ -71,6 +71,24 @@ def feature_penalty(latents: Float[Array, "clip frame channel"], valid: Bool[Arr
     """
     square = jnp.square(latents.astype(jnp.float32)).mean(axis=-1)
     return jnp.where(valid, square, 0).sum() / jnp.maximum(valid.sum(), 1)
+
+
+def cross_entropy(logits: Float[Array, "*rows label"], labels: Int[Array, "*rows"]) -> Float[Array, "*rows"]:
+    """Of each row in nats: -ln of the share that the softmax of its `logits` gives to its label."""
+    picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - picked
+
+
+def am_softmax_loss(
+    similarities: Float[Array, "batch label"], labels: Int[Array, " batch"], scale: float = 30.0, margin: float = 0.4
+) -> Float[Array, " batch"]:
+    """Additive margin softmax of each clip in nats (Wang et al. 2018, "Additive Margin Softmax for Face Verification").
+
+    `similarities` are cosines of a clip's vector with that of each class. Cross entropy of `scale` times them, once
+    the true class's has been lowered by `margin`: it has to lead by that much to count as found.
+    """
+    margins = margin * jax.nn.one_hot(labels, similarities.shape[-1])
+    return cross_entropy(scale * (similarities - margins), labels)
 
 
 def _pick(codes: Int[Array, "batch target group"], distractors: Int[Array, "batch target distractor"]) -> Array:

@@ -84,6 +84,22 @@ class Wav2Vec2(nn.Module):
         return Encoded(latents, features, *self.context_network(x, valid), valid)
 
 
+class EncoderModel(nn.Module):
+    """The network without a head: what others build theirs on."""
+
+    encoder: Wav2Vec2
+
+    def __call__(
+        self,
+        waveform: Float[Array, "batch sample"],
+        num_samples: Int[Array, " batch"],
+        masked: Bool[Array, "batch frame"],
+        masked_channels: Bool[Array, "batch embed"],
+    ) -> Encoded:
+        """All that the network makes of the waveforms."""
+        return self.encoder(waveform, num_samples, masked, masked_channels)
+
+
 class PretrainingOutput(NamedTuple):
     """At the masked frames: `context` and `quantized` side by side in the space where they are compared."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -61,7 +62,8 @@ def adam(
         p -= lr * weight_decay * p + lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)
 
     so `eps` is added before v is corrected for its zero start, unlike in `optax.adamw`. The decay falls on every
-    parameter, biases and norms included. The defaults are those of pre-training; fine-tuning has eps=1e-8 and no decay.
+    parameter, biases and norms included, but for those below `statistics`: what a norm has measured gets no gradient,
+    and decay alone would shrink it. The defaults are those of pre-training; fine-tuning has eps=1e-8 and no decay.
     """
     if not (0 <= b1 < 1 and 0 <= b2 < 1):
         raise ValueError(f"b1 and b2 are shares of the past kept in a running mean, in [0, 1); got {b1} and {b2}")
@@ -69,7 +71,7 @@ def adam(
         raise ValueError(f"eps must be above 0 and weight_decay not below 0; got {eps} and {weight_decay}")
     return optax.chain(
         _scale_by_adam(b1, b2, eps),
-        optax.add_decayed_weights(weight_decay),
+        _add_decay(weight_decay),
         optax.scale_by_learning_rate(schedule),
     )
 
@@ -89,6 +91,13 @@ def _scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransforma
         return updates, AdamState(t, mean, square)
 
     return optax.GradientTransformation(init, update)
+
+
+def _add_decay(weight_decay: float) -> optax.GradientTransformation:
+    def decayed(path, update, param):
+        return update if "statistics" in _dotted(path).split(".") else update + weight_decay * param
+
+    return optax.stateless(functools.partial(jax.tree_util.tree_map_with_path, decayed))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,195 +1,145 @@
-"""Using a trained model: `load_recogniser("runs/finetune_base").transcribe_files(["a.wav", "b.flac"])`."""
+"""Networks with their parameters, from whatever they are in: `from_pretrained("wav2vec2-base-960h")`."""
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int, PyTree
+from jaxtyping import Float32, PyTree
 
-from w2v2_jax import frames
-from w2v2_jax.batches import AudioBatch
-from w2v2_jax.checkpoints import read_description, restore_params
-from w2v2_jax.data.audio import SAMPLE_RATE, AudioError, Waveform, normalise, read_audio
-from w2v2_jax.data.buckets import round_up
-from w2v2_jax.data.text import WORD_END, Vocabulary
-from w2v2_jax.decoding.greedy import GreedyPath, greedy_decode
-from w2v2_jax.description import build
-from w2v2_jax.sharding import make_mesh, put_batch, replicated
-from w2v2_jax.tasks import CTCFinetuning
+from w2v2_jax.checkpoints import Checkpoints, Json, is_checkpoint, read_description, restore_params
+from w2v2_jax.convert.card import Card
+from w2v2_jax.convert.formats import FORMATS, Weights, open_weights, write_weights
+from w2v2_jax.convert.parameters import abstract_params
+from w2v2_jax.data.audio import normalise
+from w2v2_jax.description import build, describe
+from w2v2_jax.model import EncoderModel, PretrainingModel
+from w2v2_jax.sharding import make_mesh, replicated
 
-WINDOW = 256
-"""Waveforms that are looked at together, to batch those of about equal length."""
-MIN_PADDED = 2**16
-BATCH_SAMPLES = 2**22
-"""Most samples of a batch, padding included, unless one clip has more: activations of BASE then take some 10 GB."""
+OURS = "ours"
+TARGETS = (OURS, *FORMATS)
 
-
-class NotARecogniserError(ValueError):
-    """A checkpoint of something that doesn't write text, such as pretraining."""
-
-
-class Word(NamedTuple):
-    """A word and when it was recognised, in seconds from the start of the clip."""
-
-    text: str
-    start: float
-    end: float
-
-
-class Transcript(NamedTuple):
-    """What was recognised in a clip of `seconds`: its words, and the log probability of the best path in nats."""
-
-    words: tuple[Word, ...]
-    seconds: float
-    log_prob: float
-
-    @property
-    def text(self) -> str:
-        """The words with a space between them."""
-        return " ".join(word.text for word in self.words)
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Recogniser:
-    """A fine-tuned model with its parameters. With `normalise` it expects waveforms of mean 0 and variance 1."""
+class Pretrained:
+    """A network that can be used at once: what it is, and its parameters."""
 
-    task: CTCFinetuning
+    card: Card
     params: PyTree
-    normalise: bool
 
-    def transcribe(self, waveforms: Iterable[Float32[np.ndarray, " _"]]) -> Iterator[Transcript]:
-        """The transcript of each 16 kHz waveform, in their order and as it comes; normalises them if need be.
+    def __call__(self, waveforms: Sequence[Float32[np.ndarray, " _"]]) -> Any:
+        """What the network makes of 16 kHz waveforms, as one batch; normalises them if need be.
 
-        Clips of about equal length share a batch, padded to a power of two, so that few shapes are compiled however
-        many lengths there are. Batches are cut over the devices of this process.
-
-        Raises:
-            AudioError: for a waveform shorter than the receptive field of a frame, naming its place.
+        Logits [batch frame label] of a CTC model, [batch class] or [batch frame class] of a classifier, `XVectors` of a
+        speaker model, and of one without a head or with that of pretraining all that its encoder gives. Frames of
+        padding, `num_frames` tells which, mean nothing.
         """
-        numbered = enumerate(waveforms)
-        while window := list(itertools.islice(numbered, WINDOW)):
-            for number, waveform in window:
-                self._check_length(number, len(waveform))
-            yield from self._transcribe_window([waveform for _, waveform in window])
+        model, params = self.card.model, self.params
+        if isinstance(model, PretrainingModel):
+            model, params = EncoderModel(model.encoder), {"encoder": params["encoder"]}
+        lengths = np.array([len(waveform) for waveform in waveforms])
+        batch = np.zeros((len(lengths), max(lengths.max(), model.encoder.receptive_field)), np.float32)
+        for row, waveform in zip(batch, waveforms, strict=True):
+            row[: len(waveform)] = normalise(waveform) if self.card.normalise else waveform
+        masked = jnp.zeros((len(batch), model.encoder.num_frames(batch.shape[1])), bool)
+        no_channel = jnp.zeros((len(batch), model.encoder.embed_dim), bool)
+        return self._apply(model)({"params": params}, batch, lengths, masked, no_channel)
 
-    def transcribe_files(
-        self, files: Iterable[str | Path], max_seconds: float = 120.0
-    ) -> Iterator[tuple[str | Path, Transcript | AudioError]]:
-        """Each file with its transcript, or with what is wrong with it, in their order.
+    def num_frames(self, waveforms: Sequence[Float32[np.ndarray, " _"]]) -> list[int]:
+        """How many frames of each row are real audio."""
+        return [self.card.model.encoder.num_frames(len(waveform)) for waveform in waveforms]
 
-        Anything that soundfile reads will do; it is resampled to 16 kHz and its channels are averaged. Attention is
-        over the whole clip, so memory grows with the square of `max_seconds`.
-        """
-        pending = iter(files)
-        while window := list(itertools.islice(pending, WINDOW)):
-            audio = [_read(file, max_seconds) for file in window]
-            transcripts = self.transcribe(each for each in audio if not isinstance(each, AudioError))
-            for file, each in zip(window, audio, strict=True):
-                yield file, each if isinstance(each, AudioError) else next(transcripts)
-
-    def _check_length(self, number: int, num_samples: int) -> None:
-        needed = self.task.model.encoder.receptive_field
-        if num_samples < needed:
-            raise AudioError(f"too short: waveform {number} has {num_samples} samples; a frame needs {needed}")
-
-    def _transcribe_window(self, waveforms: Sequence[Float32[np.ndarray, " _"]]) -> list[Transcript]:
-        transcripts: dict[int, Transcript] = {}
-        for places, shape in _plan([len(waveform) for waveform in waveforms], jax.local_device_count()):
-            batch = AudioBatch(np.zeros(shape, np.float32), np.zeros(shape[0], np.int32))
-            for row, place in enumerate(places):
-                waveform = waveforms[place]
-                batch.waveform[row, : len(waveform)] = normalise(waveform) if self.normalise else waveform
-                batch.num_samples[row] = len(waveform)
-            path = jax.device_get(self._recognise(self.params, put_batch(batch, _mesh())))
-            for row, place in enumerate(places):
-                transcripts[place] = self._transcript(path, row, int(batch.num_samples[row]))
-        return [transcripts[place] for place in range(len(waveforms))]
-
-    @functools.cached_property
-    def _recognise(self):
-        return jax.jit(
-            lambda params, batch: greedy_decode(self.task.logits(params, batch), self.task.num_frames(batch))
-        )
-
-    def _transcript(self, path: GreedyPath, row: int, num_samples: int) -> Transcript:
-        labels, num_labels, starts, stops = (np.asarray(x)[row] for x in path.collapsed)
-        layers = self.task.model.encoder.feature_encoder.layers
-        seconds_per_frame = (frames.num_samples(2, layers) - frames.num_samples(1, layers)) / SAMPLE_RATE
-        words = words_in(self.task.vocabulary, labels[:num_labels], starts, stops, seconds_per_frame)
-        return Transcript(words, num_samples / SAMPLE_RATE, float(path.log_probs[row]))
+    @staticmethod
+    @functools.cache
+    def _apply(model: nn.Module):
+        return jax.jit(model.apply)
 
 
-def words_in(
-    vocabulary: Vocabulary,
-    labels: Int[np.ndarray, " label"],
-    starts: Int[np.ndarray, " frame"],
-    stops: Int[np.ndarray, " frame"],
-    seconds_per_frame: float,
-) -> tuple[Word, ...]:
-    """The words that labels spell: label i is heard from frame `starts[i]` up to, not including, `stops[i]`."""
-    ends = [place for place, label in enumerate(labels) if label == vocabulary.ids[WORD_END]]
-    bounds = zip([0, *(end + 1 for end in ends)], [*ends, len(labels)], strict=True)
-    return tuple(
-        Word(
-            text,
-            round(float(starts[first]) * seconds_per_frame, 3),
-            round(float(stops[last - 1]) * seconds_per_frame, 3),
-        )
-        for first, last in bounds
-        if (text := vocabulary.decode(labels[first:last]))
-    )
+def from_pretrained(path: str | Path, language: str = "") -> Pretrained:
+    """The network of a run or checkpoint of ours, a folder of transformers, a fairseq file, a torchaudio state dict.
 
-
-def load_recogniser(path: str | Path) -> Recogniser:
-    """The model of a checkpoint of fine-tuning, given its folder or, for the newest, that of its run.
+    Of a network with adapters for many languages, `language` chooses one. Its parameters lie on every device of this
+    process.
 
     Raises:
-        ValueError: where there is no checkpoint, or it needs a class that can't be imported.
-        NotARecogniserError: for a checkpoint of another task, such as pretraining.
+        FormatError: for anything else, anything damaged, and a tensor that is unknown or missing, which it names.
     """
-    settings = read_description(path)["with"]
-    task = build(settings["task"])
-    if not isinstance(task, CTCFinetuning):
-        raise NotARecogniserError(
-            f"{path} is a checkpoint of {type(task).__name__}, which writes no text; fine-tune it on transcripts "
-            f"first, in an experiment with init_from=WarmStart({str(path)!r})"
-        )
+    weights = open_any(path, language)
+    return Pretrained(weights.card, weights.read(placed(weights.card.model)))
+
+
+def save_pretrained(pretrained: Pretrained, target: str | Path, to: str = OURS) -> None:
+    """Writes a network as one of `TARGETS`: "ours", "huggingface", "fairseq" or "torchaudio".
+
+    Raises:
+        FormatError: for what that library has no place for.
+        FileExistsError: where there is something at `target`.
+    """
+    target = Path(target)
+    if to not in TARGETS:
+        raise ValueError(f"there is no format {to!r}; give one of {', '.join(TARGETS)}")
+    if to != OURS:
+        if not write_weights(pretrained.card, pretrained.params, target, FORMATS[to]):
+            _log.warning("%s has no place for the mask embedding of this network; it is left out", to)
+        return
+    if target.exists():
+        raise FileExistsError(f"{target} exists; give another name, or remove it first")
+    checkpoints = Checkpoints(target, describe(pretrained.card))
+    checkpoints.save(0, {"params": pretrained.params}, {})
+    checkpoints.close()
+
+
+def open_any(path: str | Path, language: str = "") -> Weights:
+    """As `from_pretrained`, with nothing of the parameters read yet."""
+    if is_checkpoint(path):
+        return Weights(_card(path, read_description(path)), functools.partial(restore_params, path))
+    return open_weights(_existing(path), language)
+
+
+def read_params(path: str | Path, abstract: PyTree) -> PyTree:
+    """Parameters, or part of them, from whatever `from_pretrained` reads, each where its abstract says.
+
+    Of a checkpoint of ours nothing else is looked at: the classes that it was made with need not be there.
+
+    Raises:
+        CheckpointMismatchError, FormatError: for another architecture, naming the first array that differs.
+    """
+    if is_checkpoint(path):
+        return restore_params(path, abstract)
+    return open_weights(_existing(path)).read(abstract)
+
+
+def _existing(path: str | Path) -> Path:
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise FileNotFoundError(f"there is no {path}: no checkpoint, folder or file")
+    return found
+
+
+def _card(path: str | Path, description: Json) -> Card:
+    """The card of a converted network, or what a run says of its own."""
+    settings = description["with"]
+    if "task" not in settings:
+        return build(description)
     if "normalise" not in settings["valid_data"]["with"]:
         raise ValueError(
             f"the data of {path} doesn't say whether waveforms are normalised; give its class a field `normalise`"
         )
-    shapes = nn.unbox(jax.eval_shape(task.init, jax.random.key(0)))
-    everywhere = replicated(_mesh())
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
-    return Recogniser(task, restore_params(path, abstract), settings["valid_data"]["with"]["normalise"])
+    task = build(settings["task"])
+    known = {name: getattr(task, name) for name in ("vocabulary", "time_mask", "channel_mask") if hasattr(task, name)}
+    return Card(task.model, settings["valid_data"]["with"]["normalise"], **known)
 
 
-def _mesh():
-    return make_mesh(jax.local_devices())
-
-
-def _read(file: str | Path, max_seconds: float) -> Waveform | AudioError:
-    try:
-        return read_audio(file, max_seconds)
-    except AudioError as error:
-        return error
-
-
-def _plan(lengths: Sequence[int], num_devices: int) -> Iterator[tuple[list[int], tuple[int, int]]]:
-    """Batches as (places of their clips in `lengths`, shape); one shape for each padded length."""
-    padded = [max(_power_of_two(length), MIN_PADDED) for length in lengths]
-    for width in sorted(set(padded)):
-        places = [place for place, each in enumerate(padded) if each == width]
-        rows = round_up(min(_power_of_two(len(places)), max(BATCH_SAMPLES // width, 1)), num_devices)
-        for first in range(0, len(places), rows):
-            yield places[first : first + rows], (rows, width)
-
-
-def _power_of_two(number: int) -> int:
-    return 1 << (number - 1).bit_length()
+def placed(model: nn.Module) -> PyTree:
+    """Shapes of a model's parameters, to lie on every device of this process."""
+    everywhere = replicated(make_mesh(jax.local_devices()))
+    shapes = nn.unbox(abstract_params(model))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)

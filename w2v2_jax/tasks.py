@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from w2v2_jax.batches import AudioBatch, LabeledBatch
 from w2v2_jax.ctc import ctc_loss
-from w2v2_jax.data.text import WORD_END, Vocabulary
+from w2v2_jax.data.text import Vocabulary
 from w2v2_jax.decoding.greedy import collapse
 from w2v2_jax.edit_distance import edit_distance, words_of
 from w2v2_jax.losses import contrastive_loss, diversity_loss, feature_penalty, mean_probs, perplexity
@@ -233,10 +233,10 @@ class CTCFinetuning:
     def evaluate(self, params: PyTree, batch: LabeledBatch, key: Key[Array, ""]) -> Metrics:
         """Loss and the error rates of greedy decoding, counted on the device over labels and over words."""
         logits = self.logits(params, batch)
-        found = collapse(logits.argmax(axis=-1), self.num_frames(batch))
+        found = collapse(logits.argmax(axis=-1), self.num_frames(batch), self.vocabulary.blank_id)
         label_errors = edit_distance(found.labels, found.num_labels, batch.labels, batch.num_labels)
         words, found_words = (
-            words_of(labels, count, self.vocabulary.ids[WORD_END])
+            words_of(labels, count, self.vocabulary.word_end_id)
             for labels, count in ((batch.labels, batch.num_labels), (found.labels, found.num_labels))
         )
         word_errors = edit_distance(*found_words, *words)
@@ -247,7 +247,7 @@ class CTCFinetuning:
 
     def objective(self, logits: Float[Array, "batch frame label"], batch: LabeledBatch) -> tuple[Mean, Metrics]:
         """CTC loss summed over utterances, with their number as its weight."""
-        ctc = ctc_loss(logits, self.num_frames(batch), batch.labels, batch.num_labels)
+        ctc = ctc_loss(logits, self.num_frames(batch), batch.labels, batch.num_labels, self.vocabulary.blank_id)
         real = (batch.num_samples > 0).astype(jnp.float32)
         total, count = (ctc.losses * real).sum(), real.sum()
         infeasible = (~ctc.feasible * real).sum()

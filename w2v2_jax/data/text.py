@@ -26,9 +26,21 @@ class TextError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """The symbols that a CTC head tells apart; a symbol's id is its place."""
+    """The symbols that a CTC head tells apart; a symbol's id is its place.
+
+    `specials` stand for nothing that is written, the `blank` of CTC is one of them. `word_end` stands after each word;
+    a vocabulary of phones does without. `separator` is written between two symbols of a word.
+    """
 
     symbols: tuple[str, ...]
+    specials: tuple[str, ...] = SPECIALS
+    blank: str = SPECIALS[0]
+    word_end: str = WORD_END
+    separator: str = ""
+
+    def __post_init__(self):
+        if self.blank not in self.symbols:
+            raise ValueError(f"the blank {self.blank!r} is not among the {len(self.symbols)} symbols")
 
     @classmethod
     def of_texts(cls, texts: Iterable[str]) -> "Vocabulary":
@@ -46,7 +58,17 @@ class Vocabulary:
     @functools.cached_property
     def ids(self) -> dict[str, int]:
         """The id of every symbol that a transcript may contain."""
-        return {symbol: number for number, symbol in enumerate(self.symbols) if symbol not in SPECIALS}
+        return {symbol: number for number, symbol in enumerate(self.symbols) if symbol not in self.specials}
+
+    @property
+    def blank_id(self) -> int:
+        """The id of the blank."""
+        return self.symbols.index(self.blank)
+
+    @property
+    def word_end_id(self) -> int:
+        """The id of the mark that ends a word; -1, which no label has, in a vocabulary without one."""
+        return self.ids.get(self.word_end, -1)
 
     def encode(self, text: str) -> Int[np.ndarray, " label"]:
         """The ids of `text`: the letters of every word, then the mark that ends it; none for an empty text.
@@ -54,19 +76,20 @@ class Vocabulary:
         Raises `TextError` for a character outside the vocabulary.
         """
         for position, character in enumerate(text):
-            if character == WORD_END or not (character.isspace() or character in self.ids):
+            if character == self.word_end or not (character.isspace() or character in self.ids):
                 raise TextError(
                     f"character {character!r} at position {position} of {text!r} is not in the vocabulary "
                     f"({''.join(self.ids)}); clean the transcript or build the vocabulary with Vocabulary.of_texts"
                 )
-        labels = "".join(word + WORD_END for word in text.split())
+        word_end = self.word_end if self.word_end in self.ids else ""
+        labels = "".join(word + word_end for word in text.split())
         return np.array([self.ids[character] for character in labels], np.int32)
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """The text of `ids` from which CTC's repeats are gone already; blanks and other specials are dropped."""
         symbols = [self.symbols[number] for number in ids]
-        text = "".join(symbol for symbol in symbols if symbol not in SPECIALS)
-        return " ".join(text.replace(WORD_END, " ").split())
+        written = [" " if symbol == self.word_end else symbol for symbol in symbols if symbol not in self.specials]
+        return " ".join(self.separator.join(written).split())
 
 
 LETTERS = Vocabulary((*SPECIALS, WORD_END, *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"))

@@ -26,10 +26,10 @@ def _pack_left(values: Int[Array, "batch frame"], kept: Bool[Array, "batch frame
     return jnp.take_along_axis(jnp.where(kept, values, 0), order, axis=1)
 
 
-def collapse(ids: Int[Array, "batch frame"], num_frames: Int[Array, " batch"]) -> Collapsed:
-    """Merges runs of equal ids, then drops blanks (id 0) and the frames beyond `num_frames`."""
+def collapse(ids: Int[Array, "batch frame"], num_frames: Int[Array, " batch"], blank: int = BLANK) -> Collapsed:
+    """Merges runs of equal ids, then drops blanks and the frames beyond `num_frames`."""
     frame = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
-    spoken = (frame < num_frames[:, None]) & (ids != BLANK)
+    spoken = (frame < num_frames[:, None]) & (ids != blank)
     changes = ids[:, 1:] != ids[:, :-1]
     starts = spoken & jnp.pad(changes, ((0, 0), (1, 0)), constant_values=True)
     stops = spoken & (jnp.pad(changes, ((0, 0), (0, 1)), constant_values=True) | (frame == num_frames[:, None] - 1))
@@ -48,7 +48,9 @@ class GreedyPath(NamedTuple):
     log_probs: Float[Array, " batch"]
 
 
-def greedy_decode(logits: Float[Array, "batch frame label"], num_frames: Int[Array, " batch"]) -> GreedyPath:
+def greedy_decode(
+    logits: Float[Array, "batch frame label"], num_frames: Int[Array, " batch"], blank: int = BLANK
+) -> GreedyPath:
     """Takes the likeliest label of every frame and collapses the path.
 
     The log probability is that of this one path, so it is a lower bound on that of the labels, which other paths
@@ -57,4 +59,4 @@ def greedy_decode(logits: Float[Array, "batch frame label"], num_frames: Int[Arr
     best = jnp.max(jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
     valid = jnp.arange(logits.shape[1])[None] < num_frames[:, None]
     log_probs = jnp.sum(jnp.where(valid, best, 0), axis=1)
-    return GreedyPath(collapse(jnp.argmax(logits, axis=-1), num_frames), log_probs)
+    return GreedyPath(collapse(jnp.argmax(logits, axis=-1), num_frames, blank), log_probs)

@@ -12,13 +12,7 @@ from checkpointed import coarse_task, params_of, save
 from w2v2_jax.batches import AudioBatch
 from w2v2_jax.data.audio import AudioError, normalise
 from w2v2_jax.decoding.greedy import collapse
-from w2v2_jax.pretrained import NotARecogniserError, Recogniser, Word, load_recogniser, words_in
-
-
-@dataclasses.dataclass(frozen=True)
-class Normalised(micro.Spelled):
-    normalise: bool = True
-
+from w2v2_jax.recognition import NotARecogniserError, Recogniser, Word, load_recogniser, words_in
 
 TASK = coarse_task()
 RECOGNISER = Recogniser(TASK, nn.unbox(jax.jit(TASK.init)(jax.random.key(0))), normalise=False)
@@ -94,7 +88,7 @@ def test_a_last_word_counts_without_the_mark_that_ends_it_and_specials_are_no_wo
 
 
 def test_a_run_gives_its_newest_checkpoint_and_a_step_is_found_by_its_folder(tmp_path):
-    experiment = micro.finetuning(valid_data=Normalised())
+    experiment = micro.finetuning(valid_data=micro.Normalised())
     save(tmp_path, experiment, step=1, seed=1)
     save(tmp_path, experiment, step=2, seed=2)
     newest, first = load_recogniser(tmp_path), load_recogniser(tmp_path / "checkpoints" / "1")
@@ -105,7 +99,7 @@ def test_a_run_gives_its_newest_checkpoint_and_a_step_is_found_by_its_folder(tmp
 
 def test_a_checkpoint_of_pretraining_is_named_with_what_to_do(tmp_path):
     with pytest.raises(NotARecogniserError, match=r"checkpoint of Pretraining.*fine-tune it .*WarmStart"):
-        load_recogniser(save(tmp_path, micro.pretraining()))
+        load_recogniser(save(tmp_path, micro.pretraining(valid_data=micro.Normalised())))
 
 
 def test_data_that_does_not_say_whether_it_is_normalised_is_an_error(tmp_path):
@@ -114,5 +108,5 @@ def test_data_that_does_not_say_whether_it_is_normalised_is_an_error(tmp_path):
 
 
 def test_a_missing_checkpoint_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"there is no checkpoint in .*/nothing; give the folder of a run"):
+    with pytest.raises(FileNotFoundError, match=r"there is no .*/nothing"):
         load_recogniser(tmp_path / "nothing")

@@ -1,0 +1,116 @@
+"""Every format that a network can be read from and written in."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import PyTree
+
+from w2v2_jax.convert import fairseq, huggingface, torchaudio
+from w2v2_jax.convert.card import Card, FormatError, Published, StoredTensor
+from w2v2_jax.convert.names import Names
+from w2v2_jax.convert.parameters import MASK_EMBEDDING, check, places, read_params, written
+from w2v2_jax.convert.torch_files import read_torch_file
+from w2v2_jax.convert.vocabulary_files import read_json
+
+
+class Format(NamedTuple):
+    """How a format names the parameters of a network, which more tensors it has, and how it is written."""
+
+    names_of: Callable[[Card], Names]
+    derived_of: Callable[[Card], Mapping[str, np.ndarray]]
+    write: Callable[[Card, Mapping[str, StoredTensor], Path], None]
+
+
+HUGGINGFACE = Format(huggingface.names_of, huggingface.derived_of, huggingface.write)
+FAIRSEQ = Format(fairseq.names_of, fairseq.derived_of, fairseq.write)
+TORCHAUDIO = Format(torchaudio.names_of, torchaudio.derived_of, torchaudio.write)
+FORMATS = {"huggingface": HUGGINGFACE, "fairseq": FAIRSEQ, "torchaudio": TORCHAUDIO}
+
+ACCEPTED = (
+    "accepted are folders of transformers (config.json and weights), .pt files of fairseq, state dicts of torchaudio, "
+    "and runs or checkpoints of w2v2_jax"
+)
+
+
+class Weights(NamedTuple):
+    """A network, and what reads its parameters to where the shapes of them say; a part of them as well."""
+
+    card: Card
+    read: Callable[[PyTree], PyTree]
+
+
+def open_weights(path: Path, language: str = "") -> Weights:
+    """The network in a folder or file of another library; nothing of its parameters is read yet.
+
+    Raises:
+        FormatError: for anything else, anything damaged, and a tensor that is unknown or missing, which it names.
+        UnsafeFileError: for a file that would run code.
+    """
+    style, published = _read(path, language)
+    card, tensors = published
+    wanted = places(card.model, style.names_of(card))
+    check(tensors, wanted, style.derived_of(card), str(path))
+    return Weights(card, lambda abstract: read_params(tensors, wanted, abstract, str(path)))
+
+
+def _read(path: Path, language: str) -> tuple[Format, Published]:
+    if path.is_dir():
+        config = read_json(path / huggingface.CONFIG)
+        if "model_type" in config:
+            return HUGGINGFACE, huggingface.read(path, language)
+        if "extractor_mode" in config:
+            return TORCHAUDIO, torchaudio.read_folder(path)
+        lacks = f"has no {huggingface.CONFIG}" if not config else f"has a {huggingface.CONFIG} that names no model_type"
+        raise FormatError(f"{path} {lacks}; {ACCEPTED}")
+    if path.suffix == ".safetensors":
+        raise FormatError(f"{path} is of no use without its {huggingface.CONFIG}; give the folder that holds both")
+    content = read_torch_file(path)
+    if fairseq.is_fairseq(content):
+        return FAIRSEQ, fairseq.read(path, content)
+    if torchaudio.is_torchaudio(content):
+        return TORCHAUDIO, torchaudio.read(path, content, {}, {})
+    raise FormatError(f"{path} holds {_described(content)}; {ACCEPTED}")
+
+
+def _described(content: Any) -> str:
+    if not isinstance(content, dict):
+        return f"a {type(content).__name__}"
+    shown = ", ".join(repr(str(name)) for name in list(content)[:3])
+    return f"a dict with {shown} and {len(content)} entries in all" if content else "an empty dict"
+
+
+def write_weights(card: Card, params: PyTree, target: Path, style: Format) -> bool:
+    """Writes a network as another library has it, all of its parameters; whether also the mask embedding, for which
+    torchaudio has no place at all and transformers none in a network that is trained without masks.
+
+    Raises:
+        FormatError: for what that library has no place for.
+        FileExistsError: where there is something at `target`.
+    """
+    if target.exists():
+        raise FileExistsError(f"{target} exists; give another name, or remove it first")
+    derived = {name: _Derived(array) for name, array in style.derived_of(card).items()}
+    wanted = places(card.model, style.names_of(card))
+    style.write(card, dict(written(params, wanted)) | derived, target)
+    return MASK_EMBEDDING in wanted
+
+
+@dataclasses.dataclass(frozen=True)
+class _Derived:
+    """An array that is written as a tensor."""
+
+    array: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    def read(self) -> np.ndarray:
+        return self.array

@@ -112,6 +112,19 @@ def test_evaluation_of_what_was_learned_finds_no_error(run):
     assert {each["reference"]: each["hypothesis"] for each in report["utterances"]} == {text: text for text in TEXTS}
 
 
+TARGETS = {"huggingface": "to_hf", "fairseq": "to_fairseq/model.pt", "torchaudio": "to_torchaudio"}
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_run_converted_for_another_library_still_knows_what_it_learned_there_and_back(run, to):
+    assert run("convert", "runs/tones", TARGETS[to], "--to", to)[:2] == (0, f"CTCModel written to {TARGETS[to]}\n")
+    assert run("transcribe", TARGETS[to], "0.wav", "4.wav") == (0, "0.wav\tAB CA\n4.wav\tBAC\n", "")
+    assert run("convert", TARGETS[to], f"from_{to}")[0] == 0
+    assert run("transcribe", f"from_{to}", "0.wav", "4.wav") == (0, "0.wav\tAB CA\n4.wav\tBAC\n", "")
+    status, out, _ = run("evaluate", f"from_{to}", "tones/train", "--data-dir", "data", "--quiet")
+    assert status == 0 and "0.00%" in out
+
+
 def test_training_again_goes_on_from_the_last_step(run):
     steps = len(Path("runs/tones/metrics.jsonl").read_text().splitlines())
     status, out, _ = run("train", "tones_experiment.py", "--set", "num_steps=80", "seed=1", "--quiet")
@@ -210,12 +223,18 @@ ERRORS = {
     ),
     "missing checkpoint": (("transcribe", "runs/tonse", "0.wav"), "there is no runs/tonse"),
     "pretraining checkpoint": (("transcribe", "pretrained", "0.wav"), "pretrained is a checkpoint of Pretraining"),
+    "no checkpoint": (("transcribe", "data", "0.wav"), "data has no config.json; accepted are folders of transformers"),
+    "text for weights": (("convert", "corpus.pt", "out"), "corpus.pt"),
+    "target that exists": (("convert", "runs/tones", "data", "--to", "huggingface"), "data exists; give another name"),
+    "folder for fairseq": (("convert", "runs/tones", "out", "--to", "fairseq"), "out should end in .pt"),
+    "no such language": (("transcribe", "runs/tones", "0.wav", "--language", "fra"), "no attention adapters"),
     "not a run": (("doctor", "data"), "data is not a run"),
     "missing manifest": (("prepare", "manifest", "train=no.csv", "--name", "none"), "there is no manifest no.csv"),
 }  # fmt: skip
 
 
 def make_what_errors_need():
+    Path("corpus.pt").write_text("not a network")
     save(Path("pretrained"), micro.pretraining(valid_data=micro.Normalised()))
     Path("small.csv").write_text("path,text\n0.wav,Ab")
     assert main(["prepare", "manifest", "train=small.csv", "--name", "small_letters", "--data-dir", "data"]) == 0

@@ -58,9 +58,16 @@ TESTS_OF = {
         "ctc_test.py::test_near_certain_loss_is_never_negative",
         "ctc_test.py::test_infeasible_rows_have_zero_loss_and_gradient_like_torch_with_zero_infinity",
     ),
-    # Of the arithmetic from either spelling; the package itself reads no checkpoints of torch.
+    "D17 importing a checkpoint drops the mask embedding, the quantizer and the projections": (
+        "convert/fairseq_test.py::test_each_tensor_of_a_pretrained_network_is_where_it_belongs",
+        "convert/fairseq_test.py::test_transformers_to_fairseq_and_back_is_bit_equal",
+        "convert/torchaudio_test.py::test_a_network_of_pretraining_is_refused_with_what_has_no_place",
+    ),
     "D19 weight norm as weight_g, weight_v or as parametrizations.weight.original0, original1: one is unknown": (
         "reference_test.py::test_positional_convolution_has_weight_norm_per_tap_in_both_spellings_of_torch",
+        "convert/huggingface_test.py::test_weights_are_the_same_in_whatever_files_they_are",
+        "convert/fairseq_test.py::test_the_newer_spelling_of_weight_norm_is_read",
+        "convert/torchaudio_test.py::test_the_newer_spelling_of_weight_norm_is_read",
     ),
 }
 

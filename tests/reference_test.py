@@ -444,7 +444,7 @@ def ctc_value_and_gradients(task):
 @LENGTHS
 def test_ctc_logits_loss_and_all_gradients_equal_transformers(variant, num_samples):
     model = CTCModel(variant.encoder(variant.first), LABELS)
-    task = CTCFinetuning(model, Vocabulary(tuple("abcdefghijk")))
+    task = CTCFinetuning(model, Vocabulary(tuple("abcdefghijk"), blank="a"))
     reference = theirs(transformers.Wav2Vec2ForCTC, variant.config).train()
     reference.config.apply_spec_augment = False
     # Padded, the third clip has too few frames for its labels.

@@ -61,7 +61,13 @@ class Checkpoints:
             best_fn=self._goodness if best_metric else None,
             cleanup_tmp_directories=True,
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        handlers = {
+            # Weights hardly compress; to try takes longer than to write them, and memory of the size of the state.
+            "state": ocp.PyTreeCheckpointHandler(use_compression=False),
+            "data": ocp.JsonCheckpointHandler(),
+            "description": ocp.JsonCheckpointHandler(),
+        }
+        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     def _goodness(self, metrics: Mapping[str, float | int]) -> float:
         return -np.nan_to_num(metrics[self._best_metric], nan=np.inf)

@@ -146,18 +146,23 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def convert(options: argparse.Namespace) -> int:
     """Writes a network in another format; 1 if it was to be verified and isn't what transformers computes."""
-    from w2v2_jax.pretrained import from_pretrained, save_pretrained
+    from rich.console import Console
 
-    pretrained = from_pretrained(options.source, options.language)
-    save_pretrained(pretrained, options.target, options.to)
-    print(f"{pretrained.card.model.__class__.__name__} written to {options.target}")
+    from w2v2_jax.pretrained import convert
+
+    with Console(stderr=True).status(f"converting {options.source}"):
+        card = convert(options.source, options.target, options.to, options.language)
+    print(f"{type(card.model).__name__} written to {options.target}")
     return _verify(options) if options.verify else 0
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from w2v2_jax.conversion import verify
 
-    certificate, file = verify(options.source, options.target, options.to, options.language)
+    with Console(stderr=True).status("running it and transformers on the same audio"):
+        certificate, file = verify(options.source, options.target, options.to, options.language)
     differences = {case.name: case.largest_difference for case in certificate.cases}
     _show(_table("largest differences from transformers", differences))
     print(f"Certificate: {file}")

@@ -1,11 +1,13 @@
 """wav2vec 2.0 put together: the network that fine-tuning keeps, the pretraining and CTC models around it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.nn.initializers import glorot_uniform, zeros
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from w2v2_jax.context_network import ContextNetwork
 from w2v2_jax.feature_encoder import FeatureEncoder
@@ -82,6 +84,17 @@ class Wav2Vec2(nn.Module):
         x = jnp.where(masked[:, :, None], mask_embedding[None, None, :].astype(x.dtype), x)
         x = jnp.where(masked_channels[:, None, :], 0, x)
         return Encoded(latents, features, *self.context_network(x, valid), valid)
+
+
+def unmasked(encoder: Wav2Vec2, waveforms: Sequence[Float32[np.ndarray, " _"]]) -> tuple[Array, Array, Array, Array]:
+    """Clips as one padded batch with nothing masked: the arguments of every model but that of pretraining."""
+    num_samples = np.array([len(waveform) for waveform in waveforms])
+    batch = np.zeros((len(num_samples), max(num_samples.max(), encoder.receptive_field)), np.float32)
+    for row, waveform in zip(batch, waveforms, strict=True):
+        row[: len(waveform)] = waveform
+    masked = jnp.zeros((len(batch), encoder.num_frames(batch.shape[1])), bool)
+    no_channel = jnp.zeros((len(batch), encoder.embed_dim), bool)
+    return jnp.asarray(batch), jnp.asarray(num_samples), masked, no_channel
 
 
 class EncoderModel(nn.Module):

@@ -3,23 +3,22 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, PyTree
 
 from w2v2_jax.checkpoints import Checkpoints, Json, is_checkpoint, read_description, restore_params
 from w2v2_jax.convert.card import Card
 from w2v2_jax.convert.formats import FORMATS, Weights, open_weights, write_weights
-from w2v2_jax.convert.parameters import abstract_params
+from w2v2_jax.convert.parameters import abstract_params, in_memory, one_at_a_time
 from w2v2_jax.data.audio import normalise
 from w2v2_jax.description import build, describe
-from w2v2_jax.model import EncoderModel, PretrainingModel
+from w2v2_jax.model import EncoderModel, PretrainingModel, unmasked
 from w2v2_jax.sharding import make_mesh, replicated
 
 OURS = "ours"
@@ -45,13 +44,8 @@ class Pretrained:
         model, params = self.card.model, self.params
         if isinstance(model, PretrainingModel):
             model, params = EncoderModel(model.encoder), {"encoder": params["encoder"]}
-        lengths = np.array([len(waveform) for waveform in waveforms])
-        batch = np.zeros((len(lengths), max(lengths.max(), model.encoder.receptive_field)), np.float32)
-        for row, waveform in zip(batch, waveforms, strict=True):
-            row[: len(waveform)] = normalise(waveform) if self.card.normalise else waveform
-        masked = jnp.zeros((len(batch), model.encoder.num_frames(batch.shape[1])), bool)
-        no_channel = jnp.zeros((len(batch), model.encoder.embed_dim), bool)
-        return self._apply(model)({"params": params}, batch, lengths, masked, no_channel)
+        waveforms = [normalise(waveform) if self.card.normalise else waveform for waveform in waveforms]
+        return self._apply(model)({"params": params}, *unmasked(model.encoder, waveforms))
 
     def num_frames(self, waveforms: Sequence[Float32[np.ndarray, " _"]]) -> list[int]:
         """How many frames of each row are real audio."""
@@ -83,13 +77,13 @@ def save_pretrained(pretrained: Pretrained, target: str | Path, to: str = OURS) 
         FormatError: for what that library has no place for.
         FileExistsError: where there is something at `target`.
     """
-    target = Path(target)
-    if to not in TARGETS:
-        raise ValueError(f"there is no format {to!r}; give one of {', '.join(TARGETS)}")
-    if to != OURS:
-        if not write_weights(pretrained.card, pretrained.params, target, FORMATS[to]):
-            _log.warning("%s has no place for the mask embedding of this network; it is left out", to)
-        return
+    if to == OURS:
+        _save(pretrained, Path(target))
+    else:
+        _write(pretrained.card, in_memory(pretrained.params), target, to)
+
+
+def _save(pretrained: Pretrained, target: Path) -> None:
     if target.exists():
         raise FileExistsError(f"{target} exists; give another name, or remove it first")
     checkpoints = Checkpoints(target, describe(pretrained.card))
@@ -97,11 +91,38 @@ def save_pretrained(pretrained: Pretrained, target: str | Path, to: str = OURS) 
     checkpoints.close()
 
 
+def convert(source: str | Path, target: str | Path, to: str = OURS, language: str = "") -> Card:
+    """Writes the network of whatever `from_pretrained` reads as one of `TARGETS`, and returns its card.
+
+    At most the parameters are in memory once, and none but one of them where the target isn't ours.
+
+    Raises:
+        FormatError: for what is none of that, anything damaged, and what the target has no place for.
+        FileExistsError: where there is something at `target`.
+    """
+    weights = open_any(source, language)
+    shapes = placed(weights.card.model)
+    if to == OURS:
+        _save(Pretrained(weights.card, weights.read(shapes)), Path(target))
+    else:
+        _write(weights.card, one_at_a_time(weights.read, shapes), target, to)
+    return weights.card
+
+
+def _write(card: Card, parameter: Callable[[str], np.ndarray], target: str | Path, to: str) -> None:
+    if to not in FORMATS:
+        raise ValueError(f"there is no format {to!r}; give one of {', '.join(TARGETS)}")
+    if not write_weights(card, parameter, Path(target), FORMATS[to]):
+        _log.warning("%s has no place for the mask embedding of this network; it is left out", to)
+
+
 def open_any(path: str | Path, language: str = "") -> Weights:
     """As `from_pretrained`, with nothing of the parameters read yet."""
-    if is_checkpoint(path):
-        return Weights(_card(path, read_description(path)), functools.partial(restore_params, path))
-    return open_weights(_existing(path), language)
+    if not is_checkpoint(path):
+        return open_weights(_existing(path), language)
+    if language:
+        raise ValueError(f"{path} has no attention adapters to choose from: a checkpoint of ours is of one language")
+    return Weights(_card(path, read_description(path)), functools.partial(restore_params, path))
 
 
 def read_params(path: str | Path, abstract: PyTree) -> PyTree:

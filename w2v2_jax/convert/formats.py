@@ -10,10 +10,10 @@ from jaxtyping import PyTree
 
 from w2v2_jax.convert import fairseq, huggingface, torchaudio
 from w2v2_jax.convert.card import Card, FormatError, Published, StoredTensor
+from w2v2_jax.convert.folders import read_json
 from w2v2_jax.convert.names import Names
 from w2v2_jax.convert.parameters import MASK_EMBEDDING, check, places, read_params, written
 from w2v2_jax.convert.torch_files import read_torch_file
-from w2v2_jax.convert.vocabulary_files import read_json
 
 
 class Format(NamedTuple):
@@ -82,9 +82,11 @@ def _described(content: Any) -> str:
     return f"a dict with {shown} and {len(content)} entries in all" if content else "an empty dict"
 
 
-def write_weights(card: Card, params: PyTree, target: Path, style: Format) -> bool:
-    """Writes a network as another library has it, all of its parameters; whether also the mask embedding, for which
-    torchaudio has no place at all and transformers none in a network that is trained without masks.
+def write_weights(card: Card, parameter: Callable[[str], np.ndarray], target: Path, style: Format) -> bool:
+    """Writes a network, whose parameters `parameter` gives by our paths, as another library has it.
+
+    Returns whether the mask embedding is written too: torchaudio has no place for it at all, and transformers none in
+    a network that is trained without masks. All else is written, or it is an error.
 
     Raises:
         FormatError: for what that library has no place for.
@@ -94,7 +96,7 @@ def write_weights(card: Card, params: PyTree, target: Path, style: Format) -> bo
         raise FileExistsError(f"{target} exists; give another name, or remove it first")
     derived = {name: _Derived(array) for name, array in style.derived_of(card).items()}
     wanted = places(card.model, style.names_of(card))
-    style.write(card, dict(written(params, wanted)) | derived, target)
+    style.write(card, dict(written(parameter, wanted)) | derived, target)
     return MASK_EMBEDDING in wanted
 
 

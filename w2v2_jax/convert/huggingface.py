@@ -1,6 +1,5 @@
 """Folders of transformers: config.json, weights, preprocessor_config.json, vocab.json and tokenizer_config.json."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -10,13 +9,14 @@ import numpy as np
 
 from w2v2_jax.convert import names
 from w2v2_jax.convert.card import NO_VOCABULARY, Card, FormatError, Published, StoredTensor
+from w2v2_jax.convert.folders import new_folder, read_json, write_json
 from w2v2_jax.convert.huggingface_config import CONFORMER, DEFAULTS, Json, classes_of, config_of, masks_of, model_of
 from w2v2_jax.convert.model_card import model_card
 from w2v2_jax.convert.rotations import rotations_of
 from w2v2_jax.convert.safetensors_files import INDEX, SINGLE, read_safetensors, write_file, write_safetensors
 from w2v2_jax.convert.settings import is_conformer
 from w2v2_jax.convert.torch_files import read_torch_file
-from w2v2_jax.convert.vocabulary_files import default_language, read_json, read_vocabulary, write_vocabulary
+from w2v2_jax.convert.vocabulary_files import default_language, read_vocabulary, write_vocabulary
 from w2v2_jax.data.audio import SAMPLE_RATE
 from w2v2_jax.feature_encoder import PlainConv
 from w2v2_jax.model import CTCModel, EncoderModel
@@ -57,7 +57,13 @@ def read(folder: Path, language: str = "") -> Published:
         channel_mask,
         language,
     )
-    return Published(card, tensors)
+    return Published(card, {name: tensor for name, tensor in tensors.items() if name not in _unused(card)})
+
+
+def _unused(card: Card) -> tuple[str, ...]:
+    """A mask embedding that stayed in the file although the network is no longer trained with masks."""
+    name = _prefix(card) + names.HUGGINGFACE_ENCODER["mask_embedding"]
+    return () if _is_masked(card) else (name,)
 
 
 def _tensors(folder: Path) -> Mapping[str, StoredTensor]:
@@ -68,7 +74,11 @@ def _tensors(folder: Path) -> Mapping[str, StoredTensor]:
         if (folder / single).exists():
             return read_file(folder / single)
         if (folder / index).exists():
-            weight_map = read_json(folder / index)["weight_map"]
+            weight_map = read_json(folder / index).get("weight_map")
+            if not weight_map:
+                raise FormatError(
+                    f"{folder / index} has no weight_map, which says where each tensor is; fetch it again"
+                )
             shards = {file: read_file(_existing(folder / file)) for file in sorted(set(weight_map.values()))}
             return {name: tensor for shard in shards.values() for name, tensor in shard.items()}
     raise FormatError(f"{folder} has a {CONFIG} but no weights; accepted are {SINGLE}, {TORCH_SINGLE} or their index")
@@ -87,9 +97,11 @@ def _adapters(folder: Path, language: str) -> Mapping[str, StoredTensor]:
     ):
         if file.exists():
             return read_file(file)
-    found = sorted(path.name.split(".")[1] for path in folder.glob("adapter.*.*"))
-    if found and language:
-        raise FormatError(f"{folder} has no adapter for {language!r}; it has {', '.join(found)}")
+    among_weights = default_language(folder)
+    if language != among_weights:
+        found = {path.name.split(".")[1] for path in folder.glob("adapter.*.*")} | {among_weights} - {""}
+        known = ", ".join(sorted(found)) or "one alone, of which it doesn't say the language"
+        raise FormatError(f"{folder} has no adapter for {language!r}; it has {known}")
     return {}
 
 
@@ -109,34 +121,36 @@ def _normalise(folder: Path, config: Json) -> bool:
 
 def names_of(card: Card) -> names.Names:
     """How transformers calls the parameters of a network."""
-    conformer = is_conformer(card.model)
-    layer = names.HUGGINGFACE_CONFORMER if conformer else names.HUGGINGFACE_TRANSFORMER
-    masked = card.time_mask.prob > 0 or card.channel_mask.prob > 0
-    encoder = {ours: theirs for ours, theirs in names.HUGGINGFACE_ENCODER.items() if masked or ours != "mask_embedding"}
-    return names.with_prefix(encoder | layer, _prefix(card, conformer), names.HUGGINGFACE_HEADS)
+    layer = names.HUGGINGFACE_CONFORMER if is_conformer(card.model) else names.HUGGINGFACE_TRANSFORMER
+    encoder = dict(names.HUGGINGFACE_ENCODER)
+    if not _is_masked(card):
+        del encoder["mask_embedding"]
+    return names.with_prefix(encoder | layer, _prefix(card), names.HUGGINGFACE_HEADS)
 
 
-def _prefix(card: Card, conformer: bool) -> str:
+def _is_masked(card: Card) -> bool:
+    return card.time_mask.prob > 0 or card.channel_mask.prob > 0
+
+
+def _prefix(card: Card) -> str:
     if isinstance(card.model, EncoderModel):
         return ""
-    return f"{CONFORMER.replace('-', '_')}." if conformer else "wav2vec2."
+    return f"{CONFORMER.replace('-', '_')}." if is_conformer(card.model) else "wav2vec2."
 
 
 def derived_of(card: Card) -> dict[str, np.ndarray]:
     """Tensors that transformers keeps although they follow from the configuration."""
-    name = _prefix(card, is_conformer(card.model)) + names.HUGGINGFACE_ROTATIONS
+    name = _prefix(card) + names.HUGGINGFACE_ROTATIONS
     return dict(zip([name], rotations_of(card.model), strict=False))
 
 
-def write(card: Card, tensors: Mapping[str, StoredTensor], folder: Path) -> None:
-    """Writes a folder that transformers loads, with all that its processors need."""
-    folder.mkdir(parents=True)
-    write_safetensors(tensors, folder)
-    if card.language:
-        adapters = {name: each for name, each in tensors.items() if re.search(ADAPTERS, name)}
-        write_file(adapters, folder / f"adapter.{card.language}.safetensors")
-    if isinstance(card.model, CTCModel):
-        write_vocabulary(card.vocabulary, card.language, folder)
+def write(card: Card, tensors: Mapping[str, StoredTensor], target: Path) -> None:
+    """Writes a folder that transformers loads, with all that its processors need.
+
+    Raises:
+        FormatError: for a network that transformers cannot express; there is no folder then.
+    """
+    config = config_of(card)
     preprocessor = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "feature_size": 1,
@@ -147,6 +161,13 @@ def write(card: Card, tensors: Mapping[str, StoredTensor], folder: Path) -> None
         # transformers' group norm counts padding, mask or no mask; its networks were trained without one.
         "return_attention_mask": card.model.encoder.feature_encoder.rest is not PlainConv,
     }
-    (folder / CARD).write_text(model_card(card), encoding="utf-8")
-    for file, content in ((CONFIG, config_of(card)), (PREPROCESSOR, preprocessor)):
-        (folder / file).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with new_folder(target) as folder:
+        write_json(folder / CONFIG, config)
+        write_json(folder / PREPROCESSOR, preprocessor)
+        (folder / CARD).write_text(model_card(card), encoding="utf-8")
+        if isinstance(card.model, CTCModel):
+            write_vocabulary(card.vocabulary, card.language, folder)
+        if card.language:
+            adapters = {name: each for name, each in tensors.items() if re.search(ADAPTERS, name)}
+            write_file(adapters, folder / f"adapter.{card.language}.safetensors")
+        write_safetensors(tensors, folder)

@@ -1,11 +1,12 @@
 """transformers' config.json and our modules: each setting under both names."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 
-from w2v2_jax.conformer import LONGEST_WAVE, ConformerLayer, RelativeAttention, RotaryAttention
+from w2v2_jax.conformer import LONGEST_WAVE, CarriedPositionalConv, ConformerLayer, RelativeAttention, RotaryAttention
 from w2v2_jax.context_network import AdaptedPreNormLayer, ContextNetwork, PreNormLayer, SelfAttention
 from w2v2_jax.convert.card import Card, FormatError
 from w2v2_jax.convert.settings import (
@@ -20,6 +21,7 @@ from w2v2_jax.convert.settings import (
     pre_norm,
     theirs,
 )
+from w2v2_jax.description import changes, describe
 from w2v2_jax.feature_encoder import FeatureEncoder
 from w2v2_jax.heads import FrameClassifier, LastContext, SequenceClassifier, WeightedLayers, XVectorModel
 from w2v2_jax.layers import NORM_EPS, gelu, swish
@@ -62,6 +64,9 @@ QUANTIZER = {
 TIME_MASK = {"prob": "mask_time_prob", "length": "mask_time_length", "min_spans": "mask_time_min_masks"}
 CHANNEL_MASK = {"prob": "mask_feature_prob", "length": "mask_feature_length", "min_spans": "mask_feature_min_masks"}
 
+ONLY_IN_TRAINING = r"^encoder\.(dtype|feature_gradient_scale|.*(dropout|remat_policy|position\.block)):"
+"""Settings that a config.json has no place for, and the network is the same without."""
+
 TWO_CLASSES = {"0": "LABEL_0", "1": "LABEL_1"}
 """What transformers leaves out of a config.json."""
 
@@ -73,11 +78,11 @@ DEFAULTS: Json = {
     "layerdrop": 0.1, "layer_norm_eps": 1e-5, "feat_extract_norm": "group", "feat_extract_activation": "gelu",
     "conv_dim": [512] * 7, "conv_stride": [5, 2, 2, 2, 2, 2, 2], "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
     "conv_bias": False, "num_conv_pos_embeddings": 128, "num_conv_pos_embedding_groups": 16,
-    "do_stable_layer_norm": False, "apply_spec_augment": True, "mask_time_prob": 0.05, "mask_time_length": 10,
+    "do_stable_layer_norm": False, "mask_time_prob": 0.05, "mask_time_length": 10,
     "mask_time_min_masks": 2, "mask_feature_prob": 0.0, "mask_feature_length": 10, "mask_feature_min_masks": 0,
     "num_codevectors_per_group": 320, "num_codevector_groups": 2, "codevector_dim": 256, "proj_codevector_dim": 256,
     "use_weighted_layer_sum": False, "classifier_proj_size": 256, "tdnn_dim": [512, 512, 512, 512, 1500],
-    "tdnn_kernel": [5, 3, 3, 1, 1], "tdnn_dilation": [1, 2, 3, 1, 1], "xvector_output_dim": 512, "pad_token_id": 0,
+    "tdnn_kernel": [5, 3, 3, 1, 1], "tdnn_dilation": [1, 2, 3, 1, 1], "xvector_output_dim": 512,
     "add_adapter": False, "adapter_attn_dim": None, "position_embeddings_type": "relative",
     "rotary_embedding_base": 10000, "conv_depthwise_kernel_size": 31, "conformer_conv_dropout": 0.1,
 }  # fmt: skip
@@ -119,7 +124,7 @@ def head_of(config: Json) -> Callable[..., nn.Module]:
     family = config.get("model_type")
     if family not in CLASS_PREFIX:
         raise FormatError(f"this is a checkpoint of {family!r}; accepted are {' and '.join(CLASS_PREFIX)}")
-    [name] = config.get("architectures") or [f"{CLASS_PREFIX[family]}Model"]
+    name = " and ".join(config.get("architectures") or [f"{CLASS_PREFIX[family]}Model"])
     head = name.removeprefix(CLASS_PREFIX[family])
     if head not in HEADS:
         known = ", ".join(CLASS_PREFIX[family] + each for each in HEADS)
@@ -142,6 +147,10 @@ def _check(c: Json) -> None:
         "adapter_attn_dim": (c["adapter_attn_dim"] if c["do_stable_layer_norm"] else None,),
     }
     expect("config.json", c, wanted)
+    counts = {name: len(c[name]) for name in ("conv_dim", "conv_kernel", "conv_stride")}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        raise FormatError(f"config.json has {listed}; give one of each for every convolution")
 
 
 def _encoder(c: Json) -> Wav2Vec2:
@@ -181,6 +190,14 @@ def config_of(card: Card) -> Json:
     Raises:
         FormatError: for a network that transformers cannot express.
     """
+    config = _config_of(card)
+    for change in changes(describe(card.model), describe(model_of(config))):
+        if not re.search(ONLY_IN_TRAINING, change):
+            raise FormatError(f"transformers has no such network, only with {change}; keep it as ours")
+    return config
+
+
+def _config_of(card: Card) -> Json:
     model, encoder = card.model, card.model.encoder
     network, features = encoder.context_network, encoder.feature_encoder
     layer = network.layer
@@ -205,6 +222,8 @@ def config_of(card: Card) -> Json:
         **_head_config(card),
     }
     if family == CONFORMER:
+        if not isinstance(network.position, CarriedPositionalConv):
+            raise FormatError("transformers makes no use of a positional convolution in a conformer; this network does")
         attention = key_of(ATTENTIONS, layer.attention, "transformers")
         activation = key_of(ACTIVATIONS, layer.activation, "transformers")
         return config | {"position_embeddings_type": attention, "hidden_act": activation}

@@ -2,16 +2,18 @@
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from jaxtyping import PyTree
 
 from w2v2_jax import frames
@@ -39,6 +41,7 @@ SHAPES: Mapping[str, Callable[[Shape], Shape]] = {
 MASK_EMBEDDING = "encoder/mask_embedding"
 """The one parameter that a network does without where it isn't trained with masks: some formats have none."""
 
+CACHE_LINE = 64
 INIT_FRAMES = 64
 """More than any head needs."""
 
@@ -70,7 +73,7 @@ class Slice:
     """A tensor of theirs that is made of a parameter of ours when it is written."""
 
     place: Place
-    parameter: np.ndarray
+    parameter: Callable[[], np.ndarray]
     layer: int
 
     @property
@@ -86,10 +89,11 @@ class Slice:
 
     def read(self) -> np.ndarray:
         """The tensor."""
-        ours = self.parameter[self.layer, ...] if self.place.stacked else self.parameter
-        return self.place.theirs(ours).astype(self.dtype)
+        ours = self.parameter()
+        return self.place.theirs(ours[self.layer, ...] if self.place.stacked else ours).astype(self.dtype)
 
 
+@functools.cache
 def abstract_params(model: nn.Module) -> PyTree:
     """Shapes of the parameters of any of our models, with the names of their axes; nothing is allocated."""
     encoder = model.encoder
@@ -118,7 +122,7 @@ def places(model: nn.Module, names: Names) -> dict[str, Place]:
     }
 
 
-def _named(item: tuple) -> tuple[str, nn.Partitioned]:
+def _named(item: tuple[Any, Any]) -> tuple[str, Any]:
     return jax.tree_util.keystr(item[0], simple=True, separator="/"), item[1]
 
 
@@ -196,7 +200,7 @@ def read_params(
 
 
 def _read(
-    tensors: Mapping[str, StoredTensor], wanted: Mapping[str, Place], path: str, leaf: jax.ShapeDtypeStruct, what: str
+    tensors: Mapping[str, StoredTensor], wanted: Mapping[str, Place], path: str, leaf: Any, what: str
 ) -> jax.Array:
     if path == MASK_EMBEDDING and path not in wanted:
         return jax.device_put(UNIT_UNIFORM(jax.random.key(0), leaf.shape), leaf.sharding)
@@ -209,16 +213,42 @@ def _read(
         raise FormatError(
             f"{what} is of another model: {path} has shape {leaf.shape} here, there {len(place.names)} x {place.shape}"
         )
-    array = np.empty(leaf.shape, np.float32)
+    array = _aligned(leaf.shape)
     for layer, name in enumerate(place.names):
         part = array[layer, ...] if place.stacked else array
         part[...] = place.ours(tensors[name].read(), part.shape)
     return jax.device_put(array, leaf.sharding)
 
 
-def written(params: PyTree, wanted: Mapping[str, Place]) -> Iterator[tuple[str, Slice]]:
-    """Their tensors by name, each made when it is read."""
-    arrays = dict(map(_named, jax.tree_util.tree_leaves_with_path(params)))
+def _aligned(shape: Shape) -> np.ndarray:
+    """Memory that JAX takes over as it is on a CPU; other it would copy, and a stack of layers is a third of all."""
+    size = math.prod(shape) * np.dtype(np.float32).itemsize
+    memory = np.empty(size + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + size].view(np.float32).reshape(shape)
+
+
+def written(parameter: Callable[[str], np.ndarray], wanted: Mapping[str, Place]) -> Iterator[tuple[str, Slice]]:
+    """Their tensors by name, each made when it is read of what `parameter` gives for our path."""
     for path, place in wanted.items():
         for layer, name in enumerate(place.names):
-            yield name, Slice(place, np.asarray(arrays[path]), layer)
+            yield name, Slice(place, functools.partial(parameter, path), layer)
+
+
+def in_memory(params: PyTree) -> Callable[[str], np.ndarray]:
+    """Each of the parameters by its path."""
+    arrays = dict(map(_named, jax.tree_util.tree_leaves_with_path(params)))
+    return lambda path: np.asarray(arrays[path])
+
+
+def one_at_a_time(read: Callable[[PyTree], PyTree], abstract: PyTree) -> Callable[[str], np.ndarray]:
+    """Each of the parameters by its path, read when it is wanted; of those before none stays in memory."""
+    shapes = dict(map(_named, jax.tree_util.tree_leaves_with_path(abstract)))
+
+    @functools.lru_cache(maxsize=1)
+    def parameter(path: str) -> np.ndarray:
+        tree = traverse_util.unflatten_dict({path: shapes[path]}, sep="/")
+        [array] = jax.tree.leaves(read(tree))
+        return np.asarray(array)
+
+    return parameter

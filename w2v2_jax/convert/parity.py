@@ -20,7 +20,7 @@ from w2v2_jax.convert.card import Card
 from w2v2_jax.convert.huggingface_config import config_of
 from w2v2_jax.data.audio import SAMPLE_RATE
 from w2v2_jax.heads import XVectors
-from w2v2_jax.model import EncoderModel, PretrainingModel
+from w2v2_jax.model import EncoderModel, PretrainingModel, unmasked
 
 PACKAGES = ("w2v2_jax", "jax", "flax", "torch", "transformers")
 SECONDS = (1.7, 1.3, 1.0)
@@ -42,7 +42,7 @@ class Case(NamedTuple):
     @property
     def largest_difference(self) -> float:
         """Over all of these."""
-        return max(*self.hidden, *self.outputs.values())
+        return float(np.max([*self.hidden, *self.outputs.values()]))
 
 
 class Certificate(NamedTuple):
@@ -130,22 +130,17 @@ def _waveforms() -> list[Float32[np.ndarray, " _"]]:
 
 def _ours(card: Card, params: PyTree, waveforms: list[Float32[np.ndarray, " _"]]) -> _Outputs:
     model = card.model
-    lengths = np.array([len(waveform) for waveform in waveforms])
-    batch = np.zeros((len(lengths), lengths.max()), np.float32)
-    for row, waveform in zip(batch, waveforms, strict=True):
-        row[: len(waveform)] = waveform
-    frames = model.encoder.num_frames(batch.shape[1])
-    audio = (batch, lengths, np.zeros((len(batch), frames), bool))
-    no_channel = np.zeros((len(batch), model.encoder.embed_dim), bool)
+    waveform, num_samples, masked, no_channel = unmasked(model.encoder, waveforms)
+    audio = (waveform, num_samples, masked)
     encoded = jax.jit(model.encoder.apply)({"params": params["encoder"]}, *audio, no_channel)
     rest: tuple[Any, ...] = (no_channel,)
     if isinstance(model, PretrainingModel):
-        every_frame = np.broadcast_to(np.arange(frames), (len(batch), frames))
-        noise = jnp.zeros((len(batch), frames, model.quantizer.num_groups, model.quantizer.num_entries))
+        every_frame = jnp.broadcast_to(jnp.arange(masked.shape[1]), masked.shape)
+        noise = jnp.zeros((*masked.shape, model.quantizer.num_groups, model.quantizer.num_entries))
         rest = (every_frame, noise, 1.0)
     output = jax.jit(model.apply)({"params": params}, *audio, *rest)
     heads = {name: np.asarray(each) for name, each in _heads(model, output).items()}
-    return _Outputs(np.asarray(encoded.hidden), heads, np.asarray(model.encoder.num_valid_frames(lengths)))
+    return _Outputs(np.asarray(encoded.hidden), heads, np.asarray(model.encoder.num_valid_frames(num_samples)))
 
 
 def _heads(model: Any, output: Any) -> dict[str, Float[jax.Array, "..."]]:
@@ -179,7 +174,9 @@ def _case(name: str, ours: _Outputs, theirs: list[_Outputs]) -> Case:
     """Compares a batch of ours with theirs of the same clips, in one or several batches."""
     pairs = list(_pairs(ours, theirs))
     hidden = np.max([np.abs(a.hidden - b.hidden).max(axis=(1, 2)) for a, b in pairs], axis=0)
-    outputs = {head: max(float(np.abs(a.heads[head] - b.heads[head]).max()) for a, b in pairs) for head in ours.heads}
+    outputs = {
+        head: float(np.max([np.abs(a.heads[head] - b.heads[head]).max() for a, b in pairs])) for head in ours.heads
+    }
     largest = max(float(np.abs(b.hidden).max()) for _, b in pairs)
     return Case(name, tuple(map(float, hidden)), outputs, largest)
 

@@ -1,14 +1,14 @@
 """Tensors in safetensors files, one or several with an index, as transformers names them."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 import safetensors
-from safetensors.numpy import save_file
 
 from w2v2_jax.convert.card import FormatError, StoredTensor
 
@@ -17,6 +17,7 @@ INDEX = "model.safetensors.index.json"
 MAX_SHARD_BYTES = 10**9
 
 _DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F64": np.float64, "I64": np.int64}
+_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 
 
 class SafeTensor(NamedTuple):
@@ -59,12 +60,12 @@ def write_safetensors(
 ) -> None:
     """Writes tensors into a folder, in several files with an index if they take more than `max_shard_bytes`.
 
-    No more than one file's tensors are in memory at once.
+    No more than one tensor is in memory at once.
     """
     shards: list[dict[str, StoredTensor]] = [{}]
     size = 0
     for name, tensor in tensors.items():
-        num_bytes = tensor.dtype.itemsize * int(np.prod(tensor.shape))
+        num_bytes = _num_bytes(tensor)
         if shards[-1] and size + num_bytes > max_shard_bytes:
             shards.append({})
             size = 0
@@ -76,12 +77,30 @@ def write_safetensors(
     files = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
     for shard, file in zip(shards, files, strict=True):
         write_file(shard, folder / file)
-    total = sum(tensor.dtype.itemsize * int(np.prod(tensor.shape)) for tensor in tensors.values())
+    total = sum(map(_num_bytes, tensors.values()))
     weight_map = {name: file for shard, file in zip(shards, files, strict=True) for name in shard}
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
 def write_file(tensors: Mapping[str, StoredTensor], path: Path) -> None:
-    """Writes tensors into one file; all of them are in memory at once."""
-    save_file({name: tensor.read() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    """Writes tensors into one file, one after the other: the library would want them all in memory, twice."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + _num_bytes(tensor)
+        header[name] = {
+            "dtype": _CODES[np.dtype(tensor.dtype)],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            np.ascontiguousarray(tensor.read()).tofile(file)
+
+
+def _num_bytes(tensor: StoredTensor) -> int:
+    return np.dtype(tensor.dtype).itemsize * math.prod(tensor.shape)

@@ -59,10 +59,15 @@ def pre_norm(layer: PreNormLayer, position: Settings, network: Settings) -> Cont
     return ContextNetwork(layer=layer, position=made, first_norm=Identity, last_norm=LayerNorm, **network)
 
 
-def conformer(layer: ConformerLayer, position: Settings, network: Settings) -> ContextNetwork:
+def conformer(
+    layer: ConformerLayer,
+    position: Settings,
+    network: Settings,
+    convolution: type[PositionalConv] = CarriedPositionalConv,
+) -> ContextNetwork:
     """A context network of conformer layers."""
-    carried = CarriedPositionalConv(**position)
-    return ContextNetwork(layer=layer, position=carried, first_norm=Identity, last_norm=LayerNorm, **network)
+    made = convolution(**position)
+    return ContextNetwork(layer=layer, position=made, first_norm=Identity, last_norm=LayerNorm, **network)
 
 
 def is_conformer(model: Any) -> bool:

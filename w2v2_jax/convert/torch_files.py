@@ -205,19 +205,15 @@ def _raw(tensor: Any) -> UInt8[np.ndarray, " byte"]:
 
 def _pickled(value: Any, tensors: list[Any]) -> bytes:
     """Pickle operations that leave `value` on the stack; its tensors are added to `tensors`."""
-
-    def each(values: Iterable) -> bytes:
-        return b"".join(_pickled(value, tensors) for value in values)
-
     match value:
         case OrderedDict():
-            return _ORDERED_DICT + pickle.MARK + each(itertools.chain(*value.items())) + pickle.SETITEMS
+            return _ORDERED_DICT + pickle.MARK + _each(itertools.chain(*value.items()), tensors) + pickle.SETITEMS
         case dict():
-            return pickle.EMPTY_DICT + pickle.MARK + each(itertools.chain(*value.items())) + pickle.SETITEMS
+            return pickle.EMPTY_DICT + pickle.MARK + _each(itertools.chain(*value.items()), tensors) + pickle.SETITEMS
         case list():
-            return pickle.EMPTY_LIST + pickle.MARK + each(value) + pickle.APPENDS
+            return pickle.EMPTY_LIST + pickle.MARK + _each(value, tensors) + pickle.APPENDS
         case tuple():
-            return pickle.MARK + each(value) + pickle.TUPLE
+            return pickle.MARK + _each(value, tensors) + pickle.TUPLE
     if type(value) in _LEAVES:
         return pickle.dumps(value, protocol=2).removeprefix(_PROTOCOL).removesuffix(pickle.STOP)
     if hasattr(value, "shape") and hasattr(value, "dtype"):
@@ -225,6 +221,10 @@ def _pickled(value: Any, tensors: list[Any]) -> bytes:
     raise ValueError(
         f"{value!r:.100} of type {type(value).__name__} can't be written; give tensors, numbers or strings"
     )
+
+
+def _each(values: Iterable, tensors: list[Any]) -> bytes:
+    return b"".join(_pickled(value, tensors) for value in values)
 
 
 def _pickled_tensor(tensor: Any, tensors: list[Any]) -> bytes:
@@ -239,6 +239,6 @@ def _pickled_tensor(tensor: Any, tensors: list[Any]) -> bytes:
     key, location, numel = (_pickled(each, tensors) for each in (str(len(tensors)), "cpu", math.prod(shape)))
     tensors.append(tensor)
     storage = pickle.MARK + _pickled("storage", tensors) + storage_type + key + location + numel + pickle.TUPLE
-    layout = b"".join(_pickled(each, tensors) for each in (0, shape, strides, False))
+    layout = _each((0, shape, strides, False), tensors)
     args = pickle.MARK + storage + pickle.BINPERSID + layout + _ORDERED_DICT + pickle.TUPLE
     return _global("torch._utils", "_rebuild_tensor_v2") + args + pickle.REDUCE

@@ -4,7 +4,6 @@ torchaudio has no place for the mask embedding nor for what pretraining adds; a 
 its sizes are those of a published network.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ from typing import Any
 from w2v2_jax.context_network import PreNormLayer
 from w2v2_jax.convert import names
 from w2v2_jax.convert.card import Card, FormatError, Published, StoredTensor
+from w2v2_jax.convert.folders import new_folder, read_json, write_json
 from w2v2_jax.convert.settings import (
     GROUP_NORM,
     LAYER_NORM,
     Settings,
-    is_conformer,
+    expect,
     key_of,
     ours,
     post_norm,
@@ -24,7 +24,7 @@ from w2v2_jax.convert.settings import (
     theirs,
 )
 from w2v2_jax.convert.torch_files import read_torch_file, write_torch_file
-from w2v2_jax.convert.vocabulary_files import letters_if_they_fit, read_json
+from w2v2_jax.convert.vocabulary_files import letters_if_they_fit
 from w2v2_jax.data.text import LETTERS, Vocabulary
 from w2v2_jax.description import build, describe
 from w2v2_jax.feature_encoder import FeatureEncoder
@@ -46,20 +46,44 @@ NETWORK = {"num_layers": "encoder_num_layers", "dropout": "encoder_dropout", "la
 POSITION = {"width": "encoder_pos_conv_kernel", "num_groups": "encoder_pos_conv_groups"}
 ENCODER = {"embed_dim": "encoder_embed_dim", "input_dropout": "encoder_projection_dropout"}
 
+ARGUMENTS = (
+    "extractor_mode",
+    "extractor_conv_layer_config",
+    "encoder_layer_norm_first",
+    "aux_num_out",
+    *(name for table in (ENCODER, POSITION, NETWORK, LAYER) for name in table.values()),
+)
+"""Those of `wav2vec2_model` but for `extractor_conv_bias`, which follows."""
+
 HEADS_OF_PUBLISHED = {768: 12, 1024: 16, 1280: 16, 1920: 16}
 """Attention heads by embedding size: what the sizes of a state dict cannot tell."""
+SIZED = (
+    "encoder.feature_projection.projection.weight",
+    "encoder.transformer.pos_conv_embed.conv.parametrizations.weight.original1",
+    "encoder.transformer.layers.0.feed_forward.intermediate_dense.weight",
+)
+"""The tensors that tell the sizes of a network."""
 BUNDLE_LABELS = Vocabulary(("-", *LETTERS.symbols[4:]), specials=("-",), blank="-")
 """torchaudio's pipelines cut the three specials that CTC never writes from fairseq's letters."""
 
 
 def is_torchaudio(tensors: Any) -> bool:
     """Whether that is a state dict of torchaudio's `Wav2Vec2Model`."""
-    return isinstance(tensors, dict) and any(name.startswith("encoder.transformer.") for name in tensors)
+    return isinstance(tensors, dict) and any(str(name).startswith("encoder.transformer.") for name in tensors)
 
 
 def read_folder(folder: Path) -> Published:
-    """The network of a folder that `write` wrote."""
-    return read(folder, read_torch_file(folder / MODEL), read_json(folder / CONFIG), read_json(folder / LABELS))
+    """The network of a folder that `write` wrote, or somebody after its pattern.
+
+    Raises:
+        FormatError: where config.json lacks an argument, or has one that no published network has.
+    """
+    config = read_json(folder / CONFIG)
+    lacking = [name for name in ARGUMENTS if name not in config]
+    if lacking:
+        raise FormatError(f"{folder / CONFIG} lacks {lacking[0]}; give all arguments of wav2vec2_model")
+    expect(str(folder / CONFIG), config, {"extractor_mode": tuple(NORMS)})
+    return read(folder, read_torch_file(folder / MODEL), config, read_json(folder / LABELS))
 
 
 def read(path: Path, state: Mapping[str, StoredTensor], config: Settings, labels: Settings) -> Published:
@@ -72,15 +96,14 @@ def read(path: Path, state: Mapping[str, StoredTensor], config: Settings, labels
     """
     tensors = {names.newer_spelling(name): tensor for name, tensor in state.items()}
     config = config or _published(path, tensors)
-    features = FeatureEncoder(
-        tuple(tuple(each) for each in config["extractor_conv_layer_config"]), *NORMS[config["extractor_mode"]]
-    )
+    layers = config["extractor_conv_layer_config"] or PAPER_CONV_LAYERS
+    features = FeatureEncoder(tuple(map(tuple, layers)), *NORMS[config["extractor_mode"]])
     layer, position, network = (ours(table, config) for table in (LAYER, POSITION, NETWORK))
     pre = config["encoder_layer_norm_first"]
     context = pre_norm(PreNormLayer(**layer), position, network) if pre else post_norm(layer, position, network)
     encoder = Wav2Vec2(features, context, **ours(ENCODER, config))
     normalise = labels.get("normalize", config["extractor_mode"] == "layer_norm")
-    num_labels = config.get("aux_num_out")
+    num_labels = config["aux_num_out"]
     if not num_labels:
         return Published(Card(EncoderModel(encoder), normalise), tensors)
     return Published(Card(CTCModel(encoder, num_labels), normalise, _vocabulary(path, labels, num_labels)), tensors)
@@ -89,6 +112,11 @@ def read(path: Path, state: Mapping[str, StoredTensor], config: Settings, labels
 def _published(path: Path, tensors: Mapping[str, StoredTensor]) -> Settings:
     """The arguments that give a state dict's sizes; heads and strides are those of the published networks."""
     t = "encoder.transformer"
+    for name in SIZED:
+        if name not in tensors:
+            raise FormatError(
+                f"{path} lacks {name}, which every Wav2Vec2Model of torchaudio has; save its whole state_dict()"
+            )
     dim = tensors["encoder.feature_projection.projection.weight"].shape[0]
     found = tuple(
         (tensors[name].shape[0], tensors[name].shape[2])
@@ -144,7 +172,7 @@ def derived_of(card: Card) -> dict[str, Any]:
     return {}
 
 
-def write(card: Card, tensors: Mapping[str, StoredTensor], folder: Path) -> None:
+def write(card: Card, tensors: Mapping[str, StoredTensor], target: Path) -> None:
     """Writes a folder: `wav2vec2_model(**config).load_state_dict(torch.load("model.pt"))` gives the network.
 
     What its labels are, and whether waveforms are normalised, stands in labels.json, which torchaudio knows nothing of.
@@ -152,15 +180,14 @@ def write(card: Card, tensors: Mapping[str, StoredTensor], folder: Path) -> None
     Raises:
         FormatError: for a network that torchaudio doesn't have.
     """
-    if not isinstance(card.model, CTCModel | EncoderModel) or is_conformer(card.model):
-        raise FormatError(f"torchaudio has no {type(card.model).__name__} with such layers; convert to huggingface")
-    folder.mkdir(parents=True)
-    write_torch_file(folder / MODEL, {names.older_spelling(name): tensor for name, tensor in tensors.items()})
+    config = _config(card)
     labels = {"normalize": card.normalise}
     if isinstance(card.model, CTCModel):
         labels["vocabulary"] = describe(card.vocabulary)
-    for file, content in ((CONFIG, _config(card)), (LABELS, labels)):
-        (folder / file).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with new_folder(target) as folder:
+        write_json(folder / CONFIG, config)
+        write_json(folder / LABELS, labels)
+        write_torch_file(folder / MODEL, {names.older_spelling(name): tensor for name, tensor in tensors.items()})
 
 
 def _config(card: Card) -> Settings:

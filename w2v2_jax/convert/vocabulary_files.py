@@ -1,11 +1,10 @@
 """Vocabularies as transformers and fairseq keep them: vocab.json with tokenizer_config.json, dict.ltr.txt."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from w2v2_jax.convert.card import FormatError
+from w2v2_jax.convert.folders import read_json, write_json
 from w2v2_jax.data.text import LETTERS, SPECIALS, WORD_END, Vocabulary
 
 VOCABULARY, TOKENIZER, SPECIAL_TOKENS, ADDED_TOKENS = (
@@ -26,18 +25,6 @@ BLANK_TOKEN = "pad_token"
 PHONES = "Wav2Vec2PhonemeCTCTokenizer"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where there is none.
-
-    Raises:
-        FormatError: for a file that is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise FormatError(f"{path} is not JSON: {error}; fetch it again") from error
-
-
 def read_vocabulary(folder: Path, num_labels: int, language: str) -> Vocabulary:
     """The vocabulary of a folder of transformers, for a head of `num_labels` outputs.
 
@@ -54,7 +41,9 @@ def read_vocabulary(folder: Path, num_labels: int, language: str) -> Vocabulary:
             known = ", ".join(sorted(ids))
             raise FormatError(f"{folder / VOCABULARY} has no language {language!r}; give one of {known}")
         ids = ids[language]
-    ids |= read_json(folder / ADDED_TOKENS)
+    # Tokens are added behind the vocabulary: maybe behind the last output too, maybe behind that of another language.
+    places = set(range(num_labels)) - set(ids.values())
+    ids = {token: number for token, number in read_json(folder / ADDED_TOKENS).items() if number in places} | ids
     tokens = {name: _text(token) for name, token in _tokenizer(folder).items()}
     symbols = sorted(ids, key=ids.get)
     if sorted(ids.values()) != list(range(num_labels)):
@@ -88,7 +77,7 @@ def write_vocabulary(vocabulary: Vocabulary, language: str, folder: Path) -> Non
     """Writes what `read_vocabulary` reads, with fairseq's blank called padding as transformers wants it."""
     vocabulary = _blank_as_padding(vocabulary)
     ids: dict[str, Any] = {symbol: number for number, symbol in enumerate(vocabulary.symbols)}
-    _write_json(folder / VOCABULARY, {language: ids} if language else ids)
+    write_json(folder / VOCABULARY, {language: ids} if language else ids)
     names = ("bos_token", "eos_token", "unk_token")
     others = [special for special in vocabulary.specials if special != vocabulary.blank]
     known = dict.fromkeys(names) | {
@@ -103,7 +92,7 @@ def write_vocabulary(vocabulary: Vocabulary, language: str, folder: Path) -> Non
         "do_lower_case": False,
     }
     phones = {"phone_delimiter_token": vocabulary.separator, "do_phonemize": False} if vocabulary.separator else {}
-    _write_json(folder / TOKENIZER, tokenizer | phones | ({"target_lang": language} if language else {}))
+    write_json(folder / TOKENIZER, tokenizer | phones | ({"target_lang": language} if language else {}))
 
 
 def _blank_as_padding(vocabulary: Vocabulary) -> Vocabulary:
@@ -113,10 +102,6 @@ def _blank_as_padding(vocabulary: Vocabulary) -> Vocabulary:
     swapped = {vocabulary.blank: padding, padding: vocabulary.blank}
     symbols = tuple(swapped.get(symbol, symbol) for symbol in vocabulary.symbols)
     return Vocabulary(symbols, vocabulary.specials, padding, vocabulary.word_end, vocabulary.separator)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_dictionary(path: Path) -> Vocabulary:

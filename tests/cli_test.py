@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from checkpointed import save
 
-from w2v2_jax import demo
+from w2v2_jax import commands, demo, pretrained
 from w2v2_jax.cli import main
 from w2v2_jax.commands import complain
 
@@ -123,6 +123,10 @@ def test_a_run_converted_for_another_library_still_knows_what_it_learned_there_a
     assert run("transcribe", f"from_{to}", "0.wav", "4.wav") == (0, "0.wav\tAB CA\n4.wav\tBAC\n", "")
     status, out, _ = run("evaluate", f"from_{to}", "tones/train", "--data-dir", "data", "--quiet")
     assert status == 0 and "0.00%" in out
+
+
+def test_the_targets_of_the_command_are_those_of_the_library():
+    assert commands.TARGETS == pretrained.TARGETS
 
 
 def test_training_again_goes_on_from_the_last_step(run):

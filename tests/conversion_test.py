@@ -17,7 +17,12 @@ def sources(tmp_path_factory):
     """The same network in every format."""
     folder = tmp_path_factory.mktemp("sources")
     network = Pretrained(CARDS["base CTC"], params_of(CARDS["base CTC"].model))
-    paths = {"ours": folder / "ours", "huggingface": folder / "hf", "fairseq": folder / "fairseq" / "model.pt"}
+    paths = {
+        "ours": folder / "ours",
+        "huggingface": folder / "hf",
+        "fairseq": folder / "fairseq" / "model.pt",
+        "torchaudio": folder / "torchaudio",
+    }
     for to, path in paths.items():
         save_pretrained(network, path, to)
     return paths
@@ -25,7 +30,7 @@ def sources(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("huggingface", "ours"), ("ours", "huggingface"), ("fairseq", "ours"), ("huggingface", "fairseq")],
+    [("huggingface", "ours"), ("ours", "huggingface"), ("fairseq", "ours"), ("torchaudio", "fairseq")],
 )
 def test_a_conversion_is_verified_and_its_certificate_stands_with_it(sources, tmp_path, before, after):
     target = tmp_path / ("model.pt" if after == "fairseq" else "model")

@@ -291,7 +291,7 @@ def relative_error(ours, expected, floor=0.0):
 
 
 def assert_same_gradients(ours, reference, model):
-    """Every tensor within 5e-5 of its largest entry; key biases, whose true gradient is 0, next to the others'.
+    """Every tensor within 1e-4 of its largest entry; key biases, whose true gradient is 0, next to the others'.
 
     What nothing depends on has no gradient in torch, and zeros here.
     """
@@ -300,7 +300,7 @@ def assert_same_gradients(ours, reference, model):
     largest = max(np.abs(g).max() for g in jax.tree.leaves(expected))
     errors = jax.tree.map(lambda a, b: relative_error(a, b, floor=1e-2 * largest), ours, expected)
     worst = sorted(((e, jax.tree_util.keystr(path)) for path, e in jax.tree_util.tree_leaves_with_path(errors)))[-3:]
-    assert worst[-1][0] < 5e-5, worst
+    assert worst[-1][0] < 1e-4, worst
 
 
 def outputs_of(output):

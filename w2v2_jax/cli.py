@@ -185,10 +185,9 @@ def _add_convert(subparsers: Any) -> None:
     parser = _add(subparsers, "convert", commands.convert, "bring a network here from another library, or the reverse")
     parser.add_argument(
         "source",
-        type=Path,
         help="a folder of transformers, a .pt file of fairseq, a state dict of torchaudio, a run or checkpoint of ours",
     )
-    parser.add_argument("target", type=Path, help="what to write: a folder, for fairseq a .pt file")
+    parser.add_argument("target", help="what to write: a folder, for fairseq a .pt file")
     parser.add_argument("--to", default="ours", choices=commands.TARGETS, help="the format to write (default: ours)")
     _add_language(parser)
     parser.add_argument(

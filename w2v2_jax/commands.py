@@ -148,8 +148,11 @@ def convert(options: argparse.Namespace) -> int:
     """Writes a network in another format; 1 if it was to be verified and isn't what transformers computes."""
     from rich.console import Console
 
+    from w2v2_jax.conversion import check_can_verify
     from w2v2_jax.pretrained import convert
 
+    if options.verify:
+        check_can_verify()
     with Console(stderr=True).status(f"converting {options.source}"):
         card = convert(options.source, options.target, options.to, options.language)
     print(f"{type(card.model).__name__} written to {options.target}")

@@ -35,7 +35,8 @@ class WeightedLayers(nn.Module):
     """What a head reads: a learned mean of all hidden states, of equal weights at the start.
 
     The `weights` are logits of a softmax over the input of the layers and the output of each, the last before any
-    norm that follows the layers (Yang et al. 2021, "SUPERB").
+    norm that follows the layers, as in transformers 5; before, its version 4 took the last behind that norm. Networks
+    with such a norm whose heads were trained with version 4 give other numbers in both.
     """
 
     @nn.compact

@@ -14,6 +14,7 @@ from jaxtyping import Float32, PyTree
 
 from w2v2_jax.checkpoints import Checkpoints, Json, is_checkpoint, read_description, restore_params
 from w2v2_jax.convert.card import Card
+from w2v2_jax.convert.folders import new_folder
 from w2v2_jax.convert.formats import FORMATS, Weights, open_weights, write_weights
 from w2v2_jax.convert.parameters import abstract_params, in_memory, one_at_a_time
 from w2v2_jax.data.audio import normalise
@@ -78,17 +79,25 @@ def save_pretrained(pretrained: Pretrained, target: str | Path, to: str = OURS) 
         FileExistsError: where there is something at `target`.
     """
     if to == OURS:
-        _save(pretrained, Path(target))
+        _save(pretrained, _free(target))
     else:
-        _write(pretrained.card, in_memory(pretrained.params), target, to)
+        _write(pretrained.card, in_memory(pretrained.params), _free(target), to)
 
 
 def _save(pretrained: Pretrained, target: Path) -> None:
-    if target.exists():
-        raise FileExistsError(f"{target} exists; give another name, or remove it first")
-    checkpoints = Checkpoints(target, describe(pretrained.card))
-    checkpoints.save(0, {"params": pretrained.params}, {})
-    checkpoints.close()
+    with new_folder(target) as folder:
+        checkpoints = Checkpoints(folder, describe(pretrained.card))
+        checkpoints.save(0, {"params": pretrained.params}, {})
+        checkpoints.close()
+
+
+def _free(target: str | Path) -> Path:
+    if "://" in str(target):
+        raise ValueError(f"a network is written into a local or mounted folder; {target} is neither")
+    path = Path(target).expanduser()
+    if path.exists():
+        raise FileExistsError(f"{path} exists; give another name, or remove it first")
+    return path
 
 
 def convert(source: str | Path, target: str | Path, to: str = OURS, language: str = "") -> Card:
@@ -100,19 +109,20 @@ def convert(source: str | Path, target: str | Path, to: str = OURS, language: st
         FormatError: for what is none of that, anything damaged, and what the target has no place for.
         FileExistsError: where there is something at `target`.
     """
+    path = _free(target)
     weights = open_any(source, language)
     shapes = placed(weights.card.model)
     if to == OURS:
-        _save(Pretrained(weights.card, weights.read(shapes)), Path(target))
+        _save(Pretrained(weights.card, weights.read(shapes)), path)
     else:
-        _write(weights.card, one_at_a_time(weights.read, shapes), target, to)
+        _write(weights.card, one_at_a_time(weights.read, shapes), path, to)
     return weights.card
 
 
-def _write(card: Card, parameter: Callable[[str], np.ndarray], target: str | Path, to: str) -> None:
+def _write(card: Card, parameter: Callable[[str], np.ndarray], target: Path, to: str) -> None:
     if to not in FORMATS:
         raise ValueError(f"there is no format {to!r}; give one of {', '.join(TARGETS)}")
-    if not write_weights(card, parameter, Path(target), FORMATS[to]):
+    if not write_weights(card, parameter, target, FORMATS[to]):
         _log.warning("%s has no place for the mask embedding of this network; it is left out", to)
 
 

@@ -400,7 +400,9 @@ def at_8_khz(folder):
 
 DAMAGE = {
     "truncated weights": (cut_short, r"model.safetensors is cut short or no safetensors file \(.*\); fetch it again$"),
-    "a text as weights": (with_text(WEIGHTS, "version https://git-lfs"), "is cut short or no safetensors file .*fetch"),
+    "a text as weights": (with_text(WEIGHTS, "no weights at all"), "is cut short or no safetensors file .*fetch"),
+    "a pointer of git": (with_text(WEIGHTS, "version https://git-lfs.github.com"), "fetch it with git lfs pull$"),
+    "names for classes": (with_config(architectures="Wav2Vec2ForCTC"), "architectures='Wav2Vec2ForCTC'"),
     "empty weights": (with_text(WEIGHTS, ""), "is cut short or no safetensors file .*fetch"),
     "no weights": (without(WEIGHTS), "a config.json but no weights; accepted are model.safetensors, pytorch_model.bin"),
     "no shard": (without_a_shard, "is not whole: its index names model-00002-of-00002.safetensors, which isn't there"),
@@ -411,6 +413,8 @@ DAMAGE = {
     "broken config": (with_text("config.json", '{"model_type": "wav2'), "config.json is not JSON: .*; fetch it again$"),
     "a list as config": (with_text("config.json", "[1]"), "config.json is a list, not a JSON object; fetch it again$"),
     "no config": (without("config.json"), "has no config.json; accepted are folders of transformers"),
+    "null in config": (with_config(conv_dim=None), r"conv_dim=None, which should be something like \[512, "),
+    "text for a number": (with_config(hidden_size="big"), "hidden_size='big', which should be something like 768$"),
     "HuBERT": (
         with_config(model_type="hubert"),
         "checkpoint of 'hubert'; accepted are wav2vec2 and wav2vec2-conformer",
@@ -428,7 +432,7 @@ DAMAGE = {
     "no vocabulary": (without("vocab.json"), "no vocab.json, which says what a CTC head's outputs are; put it there$"),
     "another vocabulary": (
         with_text("vocab.json", '{"<pad>": 0, "a": 1}'),
-        "2 symbols with ids up to 1, the head has 10 outputs; give the vocabulary that it was trained with$",
+        "2 symbols with ids up to 1, the head 10 outputs: that takes the ids 0 to 9 once each; give the vocabulary",
     ),
     "8 kHz": (at_8_khz, "is for audio of 8000 Hz; accepted is 16000 Hz$"),
     "an unknown tensor": (
@@ -464,6 +468,28 @@ def test_nothing_is_written_over(recogniser, tmp_path):
     with pytest.raises(FileExistsError, match="exists; give another name, or remove it first"):
         save_pretrained(recogniser.ours, tmp_path, "huggingface")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mask_embedding_that_is_not_there_is_drawn_with_a_warning(recogniser, tmp_path, caplog):
+    """The weights of facebook/wav2vec2-base-960h have none, though its config.json has masks."""
+    shutil.copytree(recogniser.folder, tmp_path, dirs_exist_ok=True)
+    assert "wav2vec2.masked_spec_embed" not in load_file(tmp_path / WEIGHTS)
+    with_config(mask_time_prob=0.05)(tmp_path)
+    params = from_pretrained(tmp_path).params
+    assert "has no mask embedding; it is drawn as before any training" in caplog.text
+    embedding = params["encoder"]["mask_embedding"]
+    assert 0 <= embedding.min() < 0.2 and 0.8 < embedding.max() < 1
+    jax.tree.map(np.testing.assert_array_equal, params["head"], recogniser.ours.params["head"])
+
+
+def test_a_mask_embedding_is_read_even_if_the_network_is_no_longer_trained_with_masks(recogniser, tmp_path):
+    shutil.copytree(recogniser.folder, tmp_path, dirs_exist_ok=True)
+    size = recogniser.ours.card.model.encoder.embed_dim
+    save_file(
+        load_file(tmp_path / WEIGHTS) | {"wav2vec2.masked_spec_embed": torch.arange(size) / size}, tmp_path / WEIGHTS
+    )
+    params = from_pretrained(tmp_path).params
+    np.testing.assert_array_equal(params["encoder"]["mask_embedding"], np.arange(size, dtype=np.float32) / size)
 
 
 def test_a_folder_without_a_preprocessor_is_taken_as_fairseq_has_it_with_a_warning(networks, caplog):

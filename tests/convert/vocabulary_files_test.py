@@ -149,7 +149,9 @@ def test_a_vocabulary_without_the_blank_is_refused(tmp_path):
 @pytest.mark.parametrize("ids", [{"<pad>": 0, "a": 2}, {"<pad>": 0, "a": 1, "b": 1}, {"<pad>": 0}])
 def test_a_vocabulary_must_name_each_output_once(ids, tmp_path):
     tiny.write_json(tmp_path / "vocab.json", ids)
-    with pytest.raises(FormatError, match="the head has 2 outputs; give the vocabulary that it was trained with"):
+    with pytest.raises(
+        FormatError, match="the head 2 outputs: that takes the ids 0 to 1 once each; give the vocabulary"
+    ):
         read_vocabulary(tmp_path, 2, "")
 
 

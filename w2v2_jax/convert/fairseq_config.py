@@ -11,6 +11,7 @@ from w2v2_jax.convert.settings import (
     GROUP_NORM,
     LAYER_NORM,
     Settings,
+    check_kinds,
     conformer,
     expect,
     is_conformer,
@@ -109,6 +110,7 @@ def tuning_of(finetuning: Settings) -> Settings:
 
 def _checked(path: Path, settings: Settings) -> Settings:
     s = DEFAULTS | settings
+    check_kinds(str(path), s, DEFAULTS)
     convolved = s["layer_type"] == "conformer"
     wanted = {
         "extractor_mode": tuple(NORMS),
@@ -144,6 +146,10 @@ def _context_network(s: Settings) -> ContextNetwork:
     return post_norm(ours(LAYER, s), position, network)
 
 
+MAX_REPEATS = 100
+"""Of one convolution in the text of `conv_feature_layers`; a file must not fill the memory."""
+
+
 def _conv_layers(path: Path, text: str) -> ConvLayers:
     """Layers written as "[(512, 10, 5)] + [(512, 3, 2)] * 4", which fairseq evaluates as Python; here only that."""
 
@@ -152,7 +158,10 @@ def _conv_layers(path: Path, text: str) -> ConvLayers:
             case ast.BinOp(left, ast.Add(), right):
                 return value(left) + value(right)
             case ast.BinOp(left, ast.Mult(), right):
-                return value(left) * value(right)
+                factors = (value(left), value(right))
+                if max(len(each) if isinstance(each, list) else each for each in factors) > MAX_REPEATS:
+                    raise ValueError(f"repeated more than {MAX_REPEATS} times")
+                return factors[0] * factors[1]
             case _:
                 return ast.literal_eval(node)
 

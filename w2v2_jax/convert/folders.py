@@ -3,21 +3,34 @@
 import contextlib
 import json
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from w2v2_jax.convert.card import FormatError
 
+LFS_POINTER = b"version https://git-lfs"
+
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into, that becomes `target` once all is written; one killed before leaves `target.partial`."""
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    """A folder to write into, that becomes `target` once all is written; of a failure nothing stays."""
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
-    yield partial
-    partial.rename(target)
+    try:
+        yield partial
+        partial.rename(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def check_fetched(path: Path) -> None:
+    """Raises `FormatError` for a file that git has left as a pointer."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise FormatError(f"{path} is a pointer of Git LFS and not the file itself; fetch it with git lfs pull")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Every format that a network can be read from and written in."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,21 +13,27 @@ from w2v2_jax.convert import fairseq, huggingface, torchaudio
 from w2v2_jax.convert.card import Card, FormatError, Published, StoredTensor
 from w2v2_jax.convert.folders import read_json
 from w2v2_jax.convert.names import Names
-from w2v2_jax.convert.parameters import MASK_EMBEDDING, check, places, read_params, written
+from w2v2_jax.convert.parameters import MASK_EMBEDDING, Place, check, places, read_params, written
 from w2v2_jax.convert.torch_files import read_torch_file
+
+_log = logging.getLogger(__name__)
 
 
 class Format(NamedTuple):
-    """How a format names the parameters of a network, which more tensors it has, and how it is written."""
+    """How a format names the parameters of a network, which more tensors it has, and how it is written.
+
+    `keeps_mask_embedding` says whether it has a place for that of a network; what is read may have none in any case.
+    """
 
     names_of: Callable[[Card], Names]
     derived_of: Callable[[Card], Mapping[str, np.ndarray]]
     write: Callable[[Card, Mapping[str, StoredTensor], Path], None]
+    keeps_mask_embedding: Callable[[Card], bool]
 
 
-HUGGINGFACE = Format(huggingface.names_of, huggingface.derived_of, huggingface.write)
-FAIRSEQ = Format(fairseq.names_of, fairseq.derived_of, fairseq.write)
-TORCHAUDIO = Format(torchaudio.names_of, torchaudio.derived_of, torchaudio.write)
+HUGGINGFACE = Format(huggingface.names_of, huggingface.derived_of, huggingface.write, huggingface.keeps_mask_embedding)
+FAIRSEQ = Format(fairseq.names_of, fairseq.derived_of, fairseq.write, lambda card: True)
+TORCHAUDIO = Format(torchaudio.names_of, torchaudio.derived_of, torchaudio.write, lambda card: False)
 FORMATS = {"huggingface": HUGGINGFACE, "fairseq": FAIRSEQ, "torchaudio": TORCHAUDIO}
 
 ACCEPTED = (
@@ -49,11 +56,22 @@ def open_weights(path: Path, language: str = "") -> Weights:
         FormatError: for anything else, anything damaged, and a tensor that is unknown or missing, which it names.
         UnsafeFileError: for a file that would run code.
     """
-    style, published = _read(path, language)
-    card, tensors = published
-    wanted = places(card.model, style.names_of(card))
+    style, card, tensors, wanted = _opened(path, language)
+    if MASK_EMBEDDING in wanted and wanted[MASK_EMBEDDING].names[0] not in tensors:
+        _log.warning("%s has no mask embedding; it is drawn as before any training", path)
+        del wanted[MASK_EMBEDDING]
     check(tensors, wanted, style.derived_of(card), str(path))
     return Weights(card, lambda abstract: read_params(tensors, wanted, abstract, str(path)))
+
+
+def _opened(path: Path, language: str) -> tuple[Format, Card, Mapping[str, StoredTensor], dict[str, Place]]:
+    try:
+        style, (card, tensors) = _read(path, language)
+        return style, card, tensors, places(card.model, style.names_of(card))
+    except (TypeError, AttributeError, KeyError, IndexError, ArithmeticError) as error:
+        raise FormatError(
+            f"{path} has settings of which no network can be made ({type(error).__name__}: {error}); fetch it again"
+        ) from error
 
 
 def _read(path: Path, language: str) -> tuple[Format, Published]:
@@ -72,6 +90,8 @@ def _read(path: Path, language: str) -> tuple[Format, Published]:
         return FAIRSEQ, fairseq.read(path, content)
     if torchaudio.is_torchaudio(content):
         return TORCHAUDIO, torchaudio.read(path, content, {}, {})
+    if isinstance(content, dict) and any(str(name).startswith("wav2vec2") for name in content):
+        raise FormatError(f"{path} holds weights of transformers; give the folder with their {huggingface.CONFIG}")
     raise FormatError(f"{path} holds {_described(content)}; {ACCEPTED}")
 
 
@@ -90,12 +110,11 @@ def write_weights(card: Card, parameter: Callable[[str], np.ndarray], target: Pa
 
     Raises:
         FormatError: for what that library has no place for.
-        FileExistsError: where there is something at `target`.
     """
-    if target.exists():
-        raise FileExistsError(f"{target} exists; give another name, or remove it first")
     derived = {name: _Derived(array) for name, array in style.derived_of(card).items()}
     wanted = places(card.model, style.names_of(card))
+    if not style.keeps_mask_embedding(card):
+        wanted.pop(MASK_EMBEDDING, None)
     style.write(card, dict(written(parameter, wanted)) | derived, target)
     return MASK_EMBEDDING in wanted
 

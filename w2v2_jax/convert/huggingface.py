@@ -22,7 +22,7 @@ from w2v2_jax.feature_encoder import PlainConv
 from w2v2_jax.model import CTCModel, EncoderModel
 
 CONFIG, PREPROCESSOR, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
-CARD = "README.md"
+MODEL_CARD = "README.md"
 TORCH_SINGLE, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 ADAPTERS = r"\.adapter_layer\.|^lm_head\."
 """What is of one language: transformers keeps it in a file of its own as well."""
@@ -57,13 +57,7 @@ def read(folder: Path, language: str = "") -> Published:
         channel_mask,
         language,
     )
-    return Published(card, {name: tensor for name, tensor in tensors.items() if name not in _unused(card)})
-
-
-def _unused(card: Card) -> tuple[str, ...]:
-    """A mask embedding that stayed in the file although the network is no longer trained with masks."""
-    name = _prefix(card) + names.HUGGINGFACE_ENCODER["mask_embedding"]
-    return () if _is_masked(card) else (name,)
+    return Published(card, tensors)
 
 
 def _tensors(folder: Path) -> Mapping[str, StoredTensor]:
@@ -79,7 +73,7 @@ def _tensors(folder: Path) -> Mapping[str, StoredTensor]:
                 raise FormatError(
                     f"{folder / index} has no weight_map, which says where each tensor is; fetch it again"
                 )
-            shards = {file: read_file(_existing(folder / file)) for file in sorted(set(weight_map.values()))}
+            shards = {file: read_file(_existing(folder / Path(file).name)) for file in sorted(set(weight_map.values()))}
             return {name: tensor for shard in shards.values() for name, tensor in shard.items()}
     raise FormatError(f"{folder} has a {CONFIG} but no weights; accepted are {SINGLE}, {TORCH_SINGLE} or their index")
 
@@ -122,13 +116,11 @@ def _normalise(folder: Path, config: Json) -> bool:
 def names_of(card: Card) -> names.Names:
     """How transformers calls the parameters of a network."""
     layer = names.HUGGINGFACE_CONFORMER if is_conformer(card.model) else names.HUGGINGFACE_TRANSFORMER
-    encoder = dict(names.HUGGINGFACE_ENCODER)
-    if not _is_masked(card):
-        del encoder["mask_embedding"]
-    return names.with_prefix(encoder | layer, _prefix(card), names.HUGGINGFACE_HEADS)
+    return names.with_prefix(names.HUGGINGFACE_ENCODER | layer, _prefix(card), names.HUGGINGFACE_HEADS)
 
 
-def _is_masked(card: Card) -> bool:
+def keeps_mask_embedding(card: Card) -> bool:
+    """Whether the network has one in transformers: only if it is trained with masks."""
     return card.time_mask.prob > 0 or card.channel_mask.prob > 0
 
 
@@ -164,7 +156,7 @@ def write(card: Card, tensors: Mapping[str, StoredTensor], target: Path) -> None
     with new_folder(target) as folder:
         write_json(folder / CONFIG, config)
         write_json(folder / PREPROCESSOR, preprocessor)
-        (folder / CARD).write_text(model_card(card), encoding="utf-8")
+        (folder / MODEL_CARD).write_text(model_card(card), encoding="utf-8")
         if isinstance(card.model, CTCModel):
             write_vocabulary(card.vocabulary, card.language, folder)
         if card.language:

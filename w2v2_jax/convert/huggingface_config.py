@@ -1,7 +1,6 @@
 """transformers' config.json and our modules: each setting under both names."""
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +11,7 @@ from w2v2_jax.convert.card import Card, FormatError
 from w2v2_jax.convert.settings import (
     GROUP_NORM,
     LAYER_NORM,
+    check_kinds,
     conformer,
     expect,
     is_conformer,
@@ -96,7 +96,7 @@ def model_of(config: Json) -> nn.Module:
     """
     head = head_of(config)
     c = DEFAULTS | config
-    _check(c)
+    _check(c, head)
     encoder = _encoder(c)
     if head is PretrainingModel:
         quantizer = GumbelQuantizer(**ours(QUANTIZER, c))
@@ -115,15 +115,19 @@ def model_of(config: Json) -> nn.Module:
     return XVectorModel(encoder, num_classes, layers, c["xvector_output_dim"], **summary)
 
 
-def head_of(config: Json) -> Callable[..., nn.Module]:
+def head_of(config: Json) -> type[nn.Module]:
     """The class of the network that a config.json names.
 
     Raises:
         FormatError: for another family of networks, or a head that is not known here.
     """
     family = config.get("model_type")
-    if family not in CLASS_PREFIX:
+    if not isinstance(family, str) or family not in CLASS_PREFIX:
         raise FormatError(f"this is a checkpoint of {family!r}; accepted are {' and '.join(CLASS_PREFIX)}")
+    if not isinstance(config.get("architectures"), list | None):
+        raise FormatError(
+            f"config.json has architectures={config['architectures']!r}, which should be a list of one name"
+        )
     name = " and ".join(config.get("architectures") or [f"{CLASS_PREFIX[family]}Model"])
     head = name.removeprefix(CLASS_PREFIX[family])
     if head not in HEADS:
@@ -132,7 +136,9 @@ def head_of(config: Json) -> Callable[..., nn.Module]:
     return HEADS[head]
 
 
-def _check(c: Json) -> None:
+def _check(c: Json, head: type[nn.Module]) -> None:
+    # A conformer without a head that writes has no vocab_size: it is null.
+    check_kinds("config.json", c, DEFAULTS if head is CTCModel else DEFAULTS | {"vocab_size": None})
     alike = c["feat_extract_norm"] == "layer"
     wanted = {
         "feat_extract_norm": tuple(NORMS),

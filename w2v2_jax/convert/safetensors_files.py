@@ -11,6 +11,7 @@ import numpy as np
 import safetensors
 
 from w2v2_jax.convert.card import FormatError, StoredTensor
+from w2v2_jax.convert.folders import check_fetched
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -40,6 +41,7 @@ def read_safetensors(path: Path) -> dict[str, SafeTensor]:
     Raises:
         FormatError: for a file that is cut short or none of safetensors, or a dtype that no network has.
     """
+    check_fetched(path)
     try:
         with safetensors.safe_open(path, "numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, it is no dict

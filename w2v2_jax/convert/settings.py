@@ -48,6 +48,19 @@ def expect(what: str, settings: Mapping[str, Any], accepted: Mapping[str, tuple]
             )
 
 
+def check_kinds(what: str, settings: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
+    """Raises `FormatError` for the first setting that is of another kind than its example; None is an example of all.
+
+    Without it `null` or a text for a number would come to light as an error of arithmetic.
+    """
+    for name, example in examples.items():
+        if example is not None and not isinstance(settings[name], _KINDS[type(example)]):
+            raise FormatError(f"{what} has {name}={settings[name]!r}, which should be something like {example!r}")
+
+
+_KINDS = {bool: bool, int: int, float: int | float, str: str | None, list: list | tuple}
+
+
 def post_norm(layer: Settings, position: Settings, network: Settings) -> ContextNetwork:
     """A context network with norms after the sums, as BASE has it."""
     return ContextNetwork(layer=PostNormLayer(**layer), position=PositionalConv(**position), **network)

@@ -22,6 +22,7 @@ from jaxtyping import UInt8
 
 from w2v2_jax.convert import torch_unpickler
 from w2v2_jax.convert.card import FormatError
+from w2v2_jax.convert.folders import check_fetched
 from w2v2_jax.convert.lazy_tensors import LazyTensor
 from w2v2_jax.convert.torch_unpickler import STORAGES, Storage, UnsafeFileError
 
@@ -60,6 +61,7 @@ def read_torch_file(path: Path | str) -> Any:
     with _named_errors(path):
         if path.is_dir():
             raise FormatError("it is a folder; give the file in it")
+        check_fetched(path)
         with path.open("rb") as file:
             start = file.read(len(ZIP))
             file.seek(0)

@@ -100,8 +100,8 @@ def _parameter(tensor: LazyTensor, requires_grad, backward_hooks) -> LazyTensor:
     return tensor
 
 
-def _device(*kind_and_index) -> str:
-    return ":".join(map(str, kind_and_index))
+def _device(kind: str, *index: int) -> str:
+    return ":".join([kind, *(str(int(each)) for each in index)])
 
 
 def _encoded(text: str, encoding: str) -> bytes:

@@ -48,8 +48,8 @@ def read_vocabulary(folder: Path, num_labels: int, language: str) -> Vocabulary:
     symbols = sorted(ids, key=ids.get)
     if sorted(ids.values()) != list(range(num_labels)):
         raise FormatError(
-            f"{folder / VOCABULARY} has {len(ids)} symbols with ids up to {max(ids.values())}, the head has "
-            f"{num_labels} outputs; give the vocabulary that it was trained with"
+            f"{folder / VOCABULARY} has {len(ids)} symbols with ids up to {max(ids.values())}, the head {num_labels} "
+            f"outputs: that takes the ids 0 to {num_labels - 1} once each; give the vocabulary that it was trained with"
         )
     if tokens[BLANK_TOKEN] not in ids:
         raise FormatError(f"{folder / VOCABULARY} lacks the padding {tokens[BLANK_TOKEN]!r}, which is the blank of CTC")

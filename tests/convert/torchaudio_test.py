@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import networks
 import numpy as np
 import pytest
 
@@ -23,6 +24,7 @@ from w2v2_jax.context_network import (  # noqa: E402
 from w2v2_jax.convert.card import Card, FormatError  # noqa: E402
 from w2v2_jax.convert.parameters import check, places  # noqa: E402
 from w2v2_jax.convert.torchaudio import derived_of, names_of, read  # noqa: E402
+from w2v2_jax.data.audio import normalise  # noqa: E402
 from w2v2_jax.data.text import LETTERS, Vocabulary  # noqa: E402
 from w2v2_jax.feature_encoder import FairseqGroupNormConv, FeatureEncoder, LayerNormConv  # noqa: E402
 from w2v2_jax.frames import PAPER_CONV_LAYERS  # noqa: E402
@@ -416,3 +418,19 @@ def test_blocks_that_torchaudio_does_not_have_are_refused(tmp_path):
     features = FeatureEncoder(((8, 10, 5), (8, 3, 2)), FairseqGroupNormConv)
     model = CTCModel(NETWORKS["base"][1].clone(feature_encoder=features), 32)
     assert "FairseqGroupNormConv" in write_refusal(model, tmp_path / "folder")
+
+
+@pytest.mark.parametrize("name", ["base CTC", "lv60 encoder"])
+def test_torchaudio_itself_loads_a_folder_of_ours_and_computes_the_same(tmp_path, name):
+    torchaudio = pytest.importorskip("torchaudio")
+    card = networks.CARDS[name]
+    ours = Pretrained(card, networks.params_of(card.model))
+    save_pretrained(ours, tmp_path / "folder", "torchaudio")
+    theirs = torchaudio.models.wav2vec2_model(**json.loads((tmp_path / "folder" / "config.json").read_text())).eval()
+    theirs.load_state_dict(torch.load(tmp_path / "folder" / "model.pt"))
+    rng = np.random.default_rng(0)
+    clips = [normalise(rng.normal(size=9000).astype(np.float32)) for _ in range(2)]
+    with torch.no_grad():
+        expected, _ = theirs(torch.tensor(np.stack(clips)))
+    output = ours(clips)
+    np.testing.assert_allclose(getattr(output, "context", output), expected, atol=1e-4, rtol=1e-4)

@@ -20,7 +20,7 @@ from w2v2_jax.data.buckets import PercentileBuckets
 from w2v2_jax.data.pipeline import Transcribed
 from w2v2_jax.data.records import Corpus
 from w2v2_jax.optimizers import Adam, PolynomialDecay
-from w2v2_jax.train import Experiment
+from w2v2_jax.experiment import Experiment
 
 def experiment():
     data = Transcribed(Corpus("tones", "train", "data"), micro.VOCABULARY, PercentileBuckets(2**20, 1), normalise=True)

@@ -28,7 +28,7 @@ from w2v2_jax.context_network import ContextNetwork, PositionalConv, SelfAttenti
 from w2v2_jax.description import build, describe  # noqa: E402
 from w2v2_jax.layers import Identity, LayerNorm, gelu, swish  # noqa: E402
 from w2v2_jax.optimizers import adam  # noqa: E402
-from w2v2_jax.sharding import DATA_PARALLEL, make_mesh, param_shardings  # noqa: E402
+from w2v2_jax.sharding import RULES, make_mesh, param_shardings  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -118,7 +118,7 @@ def test_parameters_of_a_layer_have_the_names_and_shapes_that_checkpoints_know(p
 def test_every_parameter_of_the_network_is_in_float32_and_every_axis_of_it_has_a_rule():
     network = network_of(layer_of())
     boxed = jax.eval_shape(network.init, jax.random.key(0), latents(), valid_frames(*COUNTS))
-    shardings = leaves_of(param_shardings(boxed, make_mesh(jax.devices()), DATA_PARALLEL))
+    shardings = leaves_of(param_shardings(boxed, make_mesh(jax.devices()), RULES))
     specs = leaves_of(nn.get_partition_spec(boxed))
     for path, leaf in leaves_of(nn.unbox(boxed)).items():
         assert len(specs[path]) == leaf.ndim, path
@@ -129,7 +129,7 @@ def test_every_parameter_of_the_network_is_in_float32_and_every_axis_of_it_has_a
 
 
 def test_a_convolution_that_is_carried_has_the_parameters_of_one_that_positions_and_gives_zeros():
-    conv = PositionalConv(**{name: getattr(POSITION, name) for name in ("width", "num_groups", "block")})
+    conv = PositionalConv(**{name: getattr(POSITION, name) for name in ("width", "num_groups")})
     ours, theirs = (nn.unbox(each.init(jax.random.key(0), latents())) for each in (POSITION, conv))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     y = POSITION.apply(ours, latents())

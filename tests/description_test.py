@@ -13,9 +13,9 @@ from w2v2_jax import presets
 from w2v2_jax.context_network import ContextNetwork
 from w2v2_jax.data.text import LETTERS
 from w2v2_jax.description import build, changes, describe
+from w2v2_jax.experiment import from_scratch
 from w2v2_jax.feature_encoder import FeatureEncoder
 from w2v2_jax.optimizers import Adam, Freeze, TriStage
-from w2v2_jax.train import from_scratch
 from w2v2_jax.warm_start import WarmStart
 
 

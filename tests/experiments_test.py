@@ -58,7 +58,7 @@ PRETRAINING = {
     "train_data.min_samples": (32_000,) * 3,
     "train_data.normalise": (False, False, True),
     "train_data.batch_size": (64 * 5, 128 * 3, 128 * 3),
-    "task.num_sub_batches": (64, 128, 128),
+    "task.sub_batch_size": (5, 3, 3),
     "task.time_mask.prob": (0.65,) * 3,
     "task.time_mask.length": (10,) * 3,
     "task.time_mask.min_spans": (2,) * 3,
@@ -152,7 +152,7 @@ def test_fine_tuning_recipes_have_the_published_values(setting):
 def test_a_pretraining_batch_divides_into_its_sub_batches(recipe):
     experiment = recipe.experiment()
     assert isinstance(experiment.task, Pretraining)
-    assert experiment.train_data.batch_size % experiment.task.num_sub_batches == 0
+    assert experiment.train_data.batch_size % experiment.task.sub_batch_size == 0
 
 
 @pytest.mark.parametrize(

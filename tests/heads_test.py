@@ -35,7 +35,7 @@ from w2v2_jax.heads import (  # noqa: E402
 from w2v2_jax.layers import Identity, LayerNorm  # noqa: E402
 from w2v2_jax.losses import am_softmax_loss, cross_entropy  # noqa: E402
 from w2v2_jax.model import CTCModel, Encoded, Wav2Vec2  # noqa: E402
-from w2v2_jax.sharding import DATA_PARALLEL, make_mesh, param_shardings  # noqa: E402
+from w2v2_jax.sharding import RULES, make_mesh, param_shardings  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -453,7 +453,7 @@ def test_outputs_are_float32_and_parameters_have_named_axes_also_under_bfloat16(
     model = model.clone(encoder=variant.encoder.clone(dtype="bfloat16"))
     output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), *arguments(model, UNPADDED))
     assert {leaf.dtype for leaf in jax.tree.leaves((output, variables))} == {jnp.dtype(jnp.float32)}
-    param_shardings(variables["params"], make_mesh(jax.devices()), DATA_PARALLEL)
+    param_shardings(variables["params"], make_mesh(jax.devices()), RULES)
 
 
 def test_tdnn_layer_is_a_sum_over_taps_as_far_apart_as_the_dilation():

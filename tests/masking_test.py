@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from w2v2_jax.batches import example_keys
 from w2v2_jax.masking import (
     TIME_MASK,
     MaskSpans,
-    example_keys,
     gather_indices,
     sample_distractors,
     sample_mask_spans,

@@ -12,14 +12,16 @@ import orbax.checkpoint as ocp
 from w2v2_jax.batches import AudioBatch, LabeledBatch
 from w2v2_jax.context_network import ContextNetwork, PositionalConv, PostNormLayer
 from w2v2_jax.data.text import SPECIALS, WORD_END, Vocabulary
+from w2v2_jax.experiment import Experiment
 from w2v2_jax.feature_encoder import FeatureEncoder
 from w2v2_jax.masking import MaskSpans
 from w2v2_jax.metrics import read_rows
 from w2v2_jax.model import CTCModel, PretrainingModel, Wav2Vec2
 from w2v2_jax.optimizers import Adam, PolynomialDecay
 from w2v2_jax.quantizer import GumbelQuantizer
+from w2v2_jax.step import TrainState
 from w2v2_jax.tasks import NO_MASK, CTCFinetuning, Pretraining
-from w2v2_jax.train import Experiment, TrainState, train
+from w2v2_jax.train import train
 
 CONV_LAYERS = ((8, 10, 5), (8, 3, 2), (8, 2, 2))  # a frame sees 30 samples and starts 20 after the one before
 VOCABULARY = Vocabulary((*SPECIALS, WORD_END, "A", "B", "C"))
@@ -39,6 +41,13 @@ class InMemory:
     def epoch(self) -> Iterator[AudioBatch | LabeledBatch]:
         for first in range(0, self.num_clips, self.batch_size):
             yield self.batch(self.share(np.arange(first, first + self.batch_size)))
+
+    def shapes(self) -> tuple[AudioBatch | LabeledBatch, ...]:
+        batch = self.batch(np.arange(self.batch_size))
+        return (type(batch)(*(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in batch)),)
+
+    def summary(self) -> dict[str, int]:
+        return {"clips": self.num_clips, "batch_size": self.batch_size}
 
     def share(self, rows: np.ndarray) -> np.ndarray:
         return np.split(rows, jax.process_count())[jax.process_index()]
@@ -114,6 +123,36 @@ class Normalised(Spelled):
     """Data that says what a recogniser must know of it."""
 
     normalise: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """Another dataset; `watch` hears before each batch how many there have been."""
+
+    data: InMemory
+    watch: Callable[[int], None]
+
+    def batches(self, seed):
+        return WatchedBatches(self.data.batches(seed), self.watch)
+
+    def epoch(self):
+        return self.data.epoch()
+
+    def shapes(self):
+        return self.data.shapes()
+
+    def summary(self):
+        return self.data.summary()
+
+
+class WatchedBatches:
+    def __init__(self, batches, watch):
+        self.batches, self.watch = batches, watch
+        self.get_state, self.set_state = batches.get_state, batches.set_state
+
+    def __next__(self):
+        self.watch(self.batches.step)
+        return next(self.batches)
 
 
 def encoder(dropout: float = 0.0, layer_drop: float = 0.0, **settings) -> Wav2Vec2:

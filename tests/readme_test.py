@@ -8,7 +8,7 @@ import pytest
 
 from w2v2_jax import demo
 from w2v2_jax.cli import make_parser
-from w2v2_jax.train import Experiment
+from w2v2_jax.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

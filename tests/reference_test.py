@@ -336,7 +336,7 @@ def test_pretraining_loss_its_terms_and_all_gradients_equal_transformers(variant
     assert_same_gradients(gradients, as_params(gradients_of(reference), task), 5e-5)
 
 
-def replay(reference, clips, draws, gradient_scale, diversity_weight, penalty_weight, num_sub_batches):
+def replay(reference, clips, draws, gradient_scale, diversity_weight, penalty_weight, sub_batch_size):
     """The whole recipe as fairseq has it, frame by frame, on clips of their own length: no padding, no batch.
 
     Only weights and standard layers are transformers'. Returns the objective, its terms and the monitors.
@@ -376,8 +376,8 @@ def replay(reference, clips, draws, gradient_scale, diversity_weight, penalty_we
 
     def over_sub_batches(statistic, values):
         """The mean over sub-batches of a statistic, weighted by their masked frames."""
-        size = len(clips) // num_sub_batches
-        parts = [slice(i, i + size) for i in range(0, len(clips), size)]
+        starts = range(0, len(clips), sub_batch_size)
+        parts = [slice(start, start + sub_batch_size) for start in starts]
         return sum(statistic(values[part]) * sum(map(len, probs[part])) for part in parts) / len(losses)
 
     terms = {
@@ -394,7 +394,7 @@ def replay(reference, clips, draws, gradient_scale, diversity_weight, penalty_we
 
 def test_base_recipe_in_a_padded_batch_equals_a_replay_of_each_clip_alone():
     """Scaled gradient of the feature encoder, feature penalty, sub-batches, group norm over valid frames alone."""
-    recipe = {"diversity_weight": 0.1, "penalty_weight": 10.0, "num_sub_batches": 2}
+    recipe = {"diversity_weight": 0.1, "penalty_weight": 10.0, "sub_batch_size": 2}
     task = pretraining(group_norm_encoder(GroupNormConv, gradient_scale=0.1), **recipe)
     reference = theirs(transformers.Wav2Vec2ForPreTraining, VARIANTS["base"].config).train()
     draws = frozen_draws(task.model.encoder, PADDED)

@@ -1,5 +1,7 @@
 """A run does not depend on how many devices and processes share it."""
 
+import contextlib
+import dataclasses
 import multiprocessing
 import os
 import socket
@@ -12,11 +14,11 @@ import micro
 import numpy as np
 import pytest
 
-from w2v2_jax.batches import AudioBatch
-from w2v2_jax.masking import example_keys
+from w2v2_jax.batches import AudioBatch, example_keys
 from w2v2_jax.metrics import merge
 from w2v2_jax.optimizers import Adam, PolynomialDecay
-from w2v2_jax.sharding import make_mesh, put_batch
+from w2v2_jax.processes import ADDRESS, COUNT, INDEX, meet
+from w2v2_jax.sharding import MeshShape, make_mesh, put_batch, replicated
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -24,12 +26,22 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 ADAM = Adam(PolynomialDecay(peak=1e-3, warmup_steps=1), eps=1e-2)
 
 
-def pretraining():
-    return micro.experiment("pretraining", micro.pretraining_task(), micro.Melodies(), num_steps=6, optimizer=ADAM)
+STEPS = 20
 
 
-def finetuning():
-    return micro.experiment("finetuning", micro.ctc_task(), micro.Spelled(), num_steps=6, optimizer=ADAM)
+def pretraining(**changes):
+    """With distractors, noise and masks, and codebook statistics of two clips each; without dropout."""
+    task, data = micro.pretraining_task(sub_batch_size=2), micro.Melodies(batch_size=32, num_clips=32)
+    return dataclasses.replace(experiment("pretraining", task, data), **changes)
+
+
+def finetuning(**changes):
+    return dataclasses.replace(experiment("finetuning", micro.ctc_task(), micro.Spelled(batch_size=32)), **changes)
+
+
+def experiment(name, task, data):
+    done = {"num_steps": STEPS, "log_every": 1, "eval_every": 10, "save_every": 10}
+    return dataclasses.replace(micro.experiment(name, task, data), optimizer=ADAM, valid_data=data, **done)
 
 
 def assert_close(params, rows, other_params, other_rows):
@@ -57,11 +69,28 @@ def on_8_devices(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("make", [pretraining, finetuning])
-def test_run_on_8_devices_equals_that_on_1(make, on_8_devices, tmp_path):
-    alone = micro.run(make, tmp_path, devices=1)
-    assert len(alone.step.sharding.device_set) == 1
-    assert_close(alone.params, micro.metric_rows(tmp_path), *on_8_devices(make))
+TOPOLOGIES = {
+    "1 device": (1, {}),
+    "2 devices": (2, {}),
+    "fully sharded": (8, {"mesh": MeshShape(fsdp=8)}),
+    "layers shared": (2, {"mesh": MeshShape(tensor=2)}),
+    "all ways of cutting": (8, {"mesh": MeshShape(fsdp=2, tensor=2)}),
+    "2 parts": (8, {"accumulation_steps": 2}),
+    "4 parts on 1 device": (1, {"accumulation_steps": 4}),
+    "4 parts, all ways of cutting": (8, {"accumulation_steps": 4, "mesh": MeshShape(fsdp=2, tensor=2)}),
+}
+FOR_FINETUNING = ("1 device", "all ways of cutting", "4 parts, all ways of cutting")
+
+
+@pytest.mark.parametrize(
+    ("make", "topology"),
+    [*((pretraining, name) for name in TOPOLOGIES), *((finetuning, name) for name in FOR_FINETUNING)],
+)
+def test_20_steps_are_those_of_8_devices(make, topology, on_8_devices, tmp_path):
+    devices, changes = TOPOLOGIES[topology]
+    state = micro.run(make, tmp_path, devices=devices, **changes)
+    assert len(state.step.sharding.device_set) == devices
+    assert_close(state.params, micro.metric_rows(tmp_path), *on_8_devices(make))
 
 
 def test_masks_distractors_and_noise_do_not_depend_on_the_number_of_devices_in_any_bit():
@@ -89,7 +118,7 @@ def ctc_sum(params, batch, draws, task):
 @pytest.mark.parametrize(
     ("total", "whole_task", "half_task", "data"),
     [
-        (contrastive_sum, micro.pretraining_task(num_sub_batches=2), micro.pretraining_task(), micro.Melodies()),
+        (contrastive_sum, micro.pretraining_task(sub_batch_size=4), micro.pretraining_task(), micro.Melodies()),
         (ctc_sum, micro.ctc_task(), micro.ctc_task(), micro.Spelled()),
     ],
     ids=["pretraining", "finetuning"],
@@ -119,29 +148,66 @@ def free_port():
         return found.getsockname()[1]
 
 
-def run_as_one_of_two(make, workdir, port, place):
-    """A process with four of the eight devices."""
-    os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=place)
-    assert (jax.device_count(), jax.local_device_count()) == (8, 4)
-    state = micro.run(make, workdir)
-    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
-    np.savez(workdir / f"params_{place}.npz", **jax.device_get(leaves))
+class Stop(Exception):
+    """Ends a process before its run is over."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("make", [pretraining, finetuning])
-def test_run_of_2_processes_equals_that_of_1(make, on_8_devices, tmp_path):
+@dataclasses.dataclass(frozen=True)
+class StopAt:
+    """Stops where one more batch than `last` is asked for."""
+
+    last: int
+
+    def __call__(self, num_batches):
+        if num_batches == self.last:
+            raise Stop
+
+
+def run_as_one_of(count, place, port, devices, make, workdir, last, changes):
+    """A process with its share of the devices, which is stopped after `last` steps."""
+    flag = f"device_count={devices // count}"
+    os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace("device_count=8", flag)
+    os.environ |= {ADDRESS: f"localhost:{port}", COUNT: str(count), INDEX: str(place)}
+    if count > 1:
+        meet()
+    assert (jax.device_count(), jax.local_device_count()) == (devices, devices // count)
+    data = micro.Watched(make().train_data, StopAt(last))
+    with contextlib.suppress(Stop):
+        state = micro.run(make, workdir, train_data=data, **changes)
+        whole = jax.device_put(state.params, replicated(state.step.sharding.mesh))
+        leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(whole)}
+        np.savez(workdir / f"params_{place}.npz", **jax.device_get(leaves))
+
+
+def run_on(count, devices, make, workdir, last=STEPS + 1, **changes):
+    """The run shared by `count` processes that meet as on a cluster."""
     context = multiprocessing.get_context("spawn")
-    port = free_port()
-    processes = [context.Process(target=run_as_one_of_two, args=(make, tmp_path, port, place)) for place in range(2)]
+    shared = (free_port(), devices, make, workdir, last, changes)
+    processes = [context.Process(target=run_as_one_of, args=(count, place, *shared)) for place in range(count)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
-    params, rows = on_8_devices(make)
+    assert [process.exitcode for process in processes] == [0] * count
+
+
+def assert_same_as(run, workdir, place):
+    params, rows = run
     expected = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    assert_close(dict(np.load(workdir / f"params_{place}.npz")), micro.metric_rows(workdir), expected, rows)
+
+
+@pytest.mark.slow
+def test_run_of_2_processes_equals_that_of_1(on_8_devices, tmp_path):
+    run_on(2, 8, finetuning, tmp_path, mesh=MeshShape(fsdp=4, tensor=2))
     for place in range(2):
-        assert_close(dict(np.load(tmp_path / f"params_{place}.npz")), micro.metric_rows(tmp_path), expected, rows)
+        assert_same_as(on_8_devices(finetuning), tmp_path, place)
+
+
+@pytest.mark.slow
+def test_run_begun_by_4_processes_and_ended_by_2_and_by_1_on_fewer_devices_equals_that_of_1(on_8_devices, tmp_path):
+    """With parameters in pieces that lie with several processes, whole, and in other pieces."""
+    run_on(4, 8, pretraining, tmp_path, last=7, save_every=6, mesh=MeshShape(fsdp=4))
+    run_on(2, 4, pretraining, tmp_path, last=13, save_every=6, accumulation_steps=2)
+    run_on(1, 2, pretraining, tmp_path, save_every=6, mesh=MeshShape(fsdp=2))
+    assert_same_as(on_8_devices(pretraining), tmp_path, 0)

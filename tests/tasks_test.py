@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from w2v2_jax.batches import AudioBatch, LabeledBatch
+from w2v2_jax.batches import AudioBatch, LabeledBatch, example_keys
 from w2v2_jax.context_network import ContextNetwork, PositionalConv, PostNormLayer
 from w2v2_jax.data.text import Vocabulary
 from w2v2_jax.doctor import diagnose
 from w2v2_jax.feature_encoder import FeatureEncoder
-from w2v2_jax.masking import MaskSpans, example_keys
+from w2v2_jax.masking import MaskSpans
 from w2v2_jax.model import CTCModel, PretrainingModel, Wav2Vec2
 from w2v2_jax.presets import tiny
 from w2v2_jax.quantizer import GumbelQuantizer
@@ -28,7 +28,7 @@ GROUPS, ENTRIES, DISTRACTORS = 2, 20, 30
 CONTEXT = ContextNetwork(2, PostNormLayer(2, 24), position=PositionalConv(4, 2), layer_drop=0.01)
 ENCODER = Wav2Vec2(FeatureEncoder(LAYERS), CONTEXT, EMBED)
 TASK = Pretraining(
-    PretrainingModel(ENCODER, GumbelQuantizer(8, GROUPS, ENTRIES)), num_distractors=DISTRACTORS, num_sub_batches=2
+    PretrainingModel(ENCODER, GumbelQuantizer(8, GROUPS, ENTRIES)), num_distractors=DISTRACTORS, sub_batch_size=2
 )
 LENGTHS = np.array([2003, 1500, 900, 2003])
 
@@ -61,7 +61,8 @@ def sample(lengths=LENGTHS, seed=0, noise_scale=1.0):
 
 
 def evaluate(task, params, batch, seed=0):
-    return {name: float(m.value()) for name, m in compiled(task.evaluate)(params, batch, jax.random.key(seed)).items()}
+    keys = example_keys(jax.random.key(seed), len(batch.num_samples))
+    return {name: float(m.value()) for name, m in compiled(task.evaluate)(params, batch, keys).items()}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def output(lengths=tuple(LENGTHS)):
     ("name", "value"),
     [
         ("num_distractors", 0),
-        ("num_sub_batches", 0),
+        ("sub_batch_size", 0),
         ("contrastive_temperature", 0.0),
         ("contrastive_temperature", -0.1),
     ],
@@ -128,7 +129,7 @@ def test_a_task_without_distractors_parts_or_temperature_is_an_error(name, value
         dataclasses.replace(TASK, **{name: value})
 
 
-ONE_BATCH = dataclasses.replace(TASK, num_sub_batches=1)
+ONE_BATCH = dataclasses.replace(TASK, sub_batch_size=math.inf)
 
 
 def repeated(tree):
@@ -181,8 +182,8 @@ def test_objective_does_not_depend_on_the_number_of_devices():
 
 
 def test_a_batch_that_does_not_divide_into_the_sub_batches_is_refused():
-    with pytest.raises(ValueError, match="a batch of 4 clips can't be cut into 3 equal sub-batches"):
-        dataclasses.replace(TASK, num_sub_batches=3).objective(*output())
+    with pytest.raises(ValueError, match="a batch of 4 clips can't be cut into sub-batches of 3"):
+        dataclasses.replace(TASK, sub_batch_size=3).objective(*output())
 
 
 def test_rows_that_fill_up_a_batch_count_nowhere():
@@ -218,7 +219,9 @@ def test_no_array_of_a_training_step_holds_the_vectors_of_the_distractors():
     batch = AudioBatch(jax.ShapeDtypeStruct((2, 160_000), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32))
     params = nn.unbox(jax.eval_shape(task.init, jax.random.key(0)))
     program = jax.make_jaxpr(
-        jax.grad(lambda params, batch: task.loss(params, batch, jax.random.key(0), jnp.int32(0))[0].total)
+        jax.grad(
+            lambda params, batch: task.loss(params, batch, jax.random.split(jax.random.key(0)), jnp.int32(0))[0].total
+        )
     )(params, batch)
     targets = task.time_mask.max_masked(task.model.encoder.num_frames(160_000))
     assert max(array_sizes(program.jaxpr)) < 2 * targets * 100 * 256
@@ -239,7 +242,8 @@ def initial():
 @functools.cache
 def wide_value_and_gradients():
     def loss(params, batch, key):
-        total, metrics = wide().loss(params, batch, key, jnp.int32(100))
+        keys = example_keys(key, len(batch.num_samples))
+        total, metrics = wide().loss(params, batch, keys, jnp.int32(100))
         return total.value(), metrics
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -347,7 +351,8 @@ def test_training_without_masks_or_dropout_has_the_loss_of_evaluation():
     """And with them another, on the same parameters."""
 
     def loss(task):
-        return float(jax.jit(task.loss)(params_of(CTC), labeled(), jax.random.key(0), jnp.int32(0))[0].value())
+        keys = example_keys(jax.random.key(0), CLIPS)
+        return float(jax.jit(task.loss)(params_of(CTC), labeled(), keys, jnp.int32(0))[0].value())
 
     layer = PostNormLayer(2, 24, dropout=0.0, attention_dropout=0.0)
     context = ENCODER.context_network.clone(layer=layer, dropout=0.0, layer_drop=0.0)

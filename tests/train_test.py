@@ -5,7 +5,7 @@ import multiprocessing
 import random
 import signal
 import time
-from collections.abc import Callable
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -16,12 +16,13 @@ import optax
 import pytest
 
 from w2v2_jax.batches import AudioBatch
-from w2v2_jax.checkpoints import CheckpointMismatchError
+from w2v2_jax.checkpoints import CheckpointMismatchError, restore_params
 from w2v2_jax.metrics import Mean
-from w2v2_jax.optimizers import Adam, Freeze, PolynomialDecay
+from w2v2_jax.optimizers import Adam, Freeze, PolynomialDecay, TriStage
 from w2v2_jax.overrides import override
 from w2v2_jax.sharding import make_mesh
-from w2v2_jax.train import create_state, evaluate, train_step
+from w2v2_jax.step import create_state, make_program, train_step
+from w2v2_jax.train import TrainingLostError, evaluate
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -30,30 +31,6 @@ EXPERIMENTS = [micro.pretraining, micro.finetuning]
 
 class Stop(Exception):
     """Ends a run from within its data."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Watched:
-    """Another dataset; `watch` hears before each batch how many there have been."""
-
-    data: micro.InMemory
-    watch: Callable[[int], None]
-
-    def batches(self, seed):
-        return WatchedBatches(self.data.batches(seed), self.watch)
-
-    def epoch(self):
-        return self.data.epoch()
-
-
-class WatchedBatches:
-    def __init__(self, batches, watch):
-        self.batches, self.watch = batches, watch
-        self.get_state, self.set_state = batches.get_state, batches.set_state
-
-    def __next__(self):
-        self.watch(self.batches.step)
-        return next(self.batches)
 
 
 def stop_after_5(num_batches):
@@ -99,7 +76,7 @@ def test_interrupted_run_ends_as_the_unbroken_one_to_the_last_bit(make, unbroken
     data = make().train_data
     for watch in (stop_after_5, stop_after_6, stop_after_6):
         with pytest.raises(Stop):
-            micro.run(make, tmp_path, train_data=Watched(data, watch))
+            micro.run(make, tmp_path, train_data=micro.Watched(data, watch))
     micro.run(make, tmp_path)
     micro.assert_same_run(tmp_path, unbroken(make))
 
@@ -107,11 +84,25 @@ def test_interrupted_run_ends_as_the_unbroken_one_to_the_last_bit(make, unbroken
 @pytest.mark.parametrize("make", EXPERIMENTS)
 def test_nothing_is_compiled_after_the_first_time(make, tmp_path):
     """The step compiles once: neither its own output nor a state with which it has gone on is new to it."""
-    data = Watched(make().train_data, note_compilations)
+    data = micro.Watched(make().train_data, note_compilations)
     micro.run(make, tmp_path, train_data=data, log_every=5, eval_every=5, save_every=5)
     before = compilations_before_batch
     assert before[0] < before[1] == before[2] == before[3] == before[4] < before[5]
     assert before[5] == before[11]
+
+
+def guard_steps(num_batches):
+    """From the second step to the third."""
+    jax.config.update("jax_transfer_guard", "disallow" if num_batches in (1, 2) else "allow")
+
+
+@pytest.mark.parametrize("make", EXPERIMENTS)
+def test_steps_move_nothing_between_host_and_device_but_batches_and_metrics(make, tmp_path):
+    data = micro.Watched(make().train_data, guard_steps)
+    try:
+        micro.run(make, tmp_path, train_data=data, num_steps=4, log_every=1, eval_every=9, save_every=9)
+    finally:
+        guard_steps(0)
 
 
 @pytest.mark.slow
@@ -159,17 +150,19 @@ def test_run_killed_while_saving_and_at_random_ends_as_the_unbroken_one_to_the_l
 class Level:
     """Learns one number: the mean level of the waveforms. A loss in a file of its own."""
 
+    rows_together: ClassVar[int] = 1
+
     def init(self, key):
         return {"level": nn.with_logical_partitioning(jax.random.normal, ("embed",))(key, (1,))}
 
-    def loss(self, params, batch, key, step):
+    def loss(self, params, batch, keys, step):
         shapes_traced.append(batch.waveform.shape)
-        metrics = self.evaluate(params, batch, key)
+        metrics = self.evaluate(params, batch, keys)
         once = jnp.ones(())
-        seen = {"updates_before": Mean(step * once, once), "drawn": Mean(jax.random.uniform(key), once)}
+        seen = {"updates_before": Mean(step * once, once), "drawn": Mean(jax.random.uniform(keys[0]), once)}
         return metrics["loss"], metrics | seen
 
-    def evaluate(self, params, batch, key):
+    def evaluate(self, params, batch, keys):
         real = (batch.num_samples > 0).astype(jnp.float32)
         errors = jnp.square(batch.waveform.max(axis=1) - params["level"]) * real
         return {"loss": Mean(errors.sum(), real.sum())}
@@ -256,7 +249,7 @@ def test_new_run_starts_from_what_init_from_makes_of_its_random_parameters(tmp_p
 
 def test_finished_run_is_not_run_again(tmp_path):
     first = micro.run(levels, tmp_path)
-    again = micro.run(levels, tmp_path, init_from=never, train_data=Watched(Levels(), never))
+    again = micro.run(levels, tmp_path, init_from=never, train_data=micro.Watched(Levels(), never))
     assert first.params == again.params
     assert int(again.step) == 7
 
@@ -288,8 +281,8 @@ def test_going_on_with_other_settings_is_told(tmp_path, caplog):
 def test_evaluation_counts_every_clip_once_and_no_filler(batch_size):
     """11 clips at levels 1 to 11 against a level of 0: batches of 8 and 3 clips, or one of 11."""
     data = Levels(batch_size=batch_size, num_clips=11)
-    mesh, key = make_mesh(jax.devices()), jax.random.key(0)
-    metrics = evaluate(Level(), {"level": jnp.zeros(1)}, data.epoch(), key, mesh)
+    program = make_program(levels(), make_mesh(jax.devices()))
+    metrics = evaluate(program, {"level": jnp.zeros(1)}, data.epoch(), jax.random.key(0))
     assert metrics == {"loss": pytest.approx(sum(n**2 for n in range(1, 12)) / 11)}
 
 
@@ -298,14 +291,15 @@ def test_gradient_is_of_the_mean_over_clips_and_fillers_count_nowhere():
     task, optimizer = Level(), optax.sgd(0.5)
     state = create_state(jax.random.key(0), task=task, optimizer=optimizer)
     state = state._replace(params={"level": jnp.zeros(1)})
-    state, metrics = train_step(state, Levels(num_clips=5).batch(np.arange(8)), task=task, optimizer=optimizer)
+    batch = jax.tree.map(jnp.asarray, Levels(num_clips=5).batch(np.arange(8)))
+    state, metrics = train_step(state, batch, task=task, optimizer=optimizer)
     assert state.params["level"] == pytest.approx(3)
     assert metrics["grad_norm"].value() == pytest.approx(6)
 
 
 def test_as_many_programs_are_compiled_as_there_are_shapes(tmp_path):
     del shapes_traced[:]
-    data = Watched(TwoShapes(), note_compilations)
+    data = micro.Watched(TwoShapes(), note_compilations)
     micro.run(levels, tmp_path, train_data=data, log_every=2, eval_every=2, save_every=2)
     assert sorted(shapes_traced) == [(8, 10), (8, 20)]
     assert compilations_before_batch[2] == compilations_before_batch[6]
@@ -317,7 +311,46 @@ def test_counts_below_one_are_refused(name):
         levels(**{name: 0})
 
 
-# Gradients that must not be.
+# Losses and gradients that must not be.
+
+
+@dataclasses.dataclass(frozen=True)
+class Infinite(Levels):
+    """As `Levels`, but the batches from the third to the sixth are of no finite level."""
+
+    def batches(self, seed):
+        return InfiniteBatches(self, seed)
+
+
+class InfiniteBatches(micro.Endless):
+    def __next__(self):
+        batch = super().__next__()
+        return batch._replace(waveform=batch.waveform * (np.inf if 3 <= self.step <= 6 else 1))
+
+
+def test_steps_that_are_not_finite_are_skipped_counted_and_outlived(tmp_path):
+    state = micro.run(levels, tmp_path, train_data=Infinite(), log_every=1, max_skipped=5)
+    rows = [row for row in micro.metric_rows(tmp_path) if "loss" in row]
+    assert [row["skipped"] for row in rows] == [0, 0, 1, 1, 1, 1, 0]
+    assert [math.isfinite(row["loss"]) for row in rows] == [not row["skipped"] for row in rows]
+    assert int(state.step) == 7
+    assert np.isfinite(state.params["level"]).all()
+
+
+def test_a_run_with_too_many_such_steps_in_a_row_ends_with_an_error_and_its_last_good_state(tmp_path):
+    """Steps 3 to 5 are known to be lost when step 6 is under way."""
+    with pytest.raises(TrainingLostError, match=r"not finite in 3 steps in a row, up to step 5.*saved at step 6"):
+        micro.run(levels, tmp_path, train_data=Infinite(), max_skipped=3)
+    good = micro.run(levels, tmp_path / "good", num_steps=2, optimizer=PLATEAU)
+    with pytest.raises(TrainingLostError):
+        micro.run(levels, tmp_path / "lost", train_data=Infinite(), max_skipped=3, optimizer=PLATEAU)
+    assert micro.newest(tmp_path / "lost").name == "6"
+    saved = restore_params(tmp_path / "lost", good.params)
+    assert saved == good.params
+
+
+PLATEAU = Adam(TriStage(peak=0.1, phase_ratio=(0.0, 1.0, 0.0)))
+"""A rate that doesn't depend on the length of a run."""
 
 
 def test_run_with_frozen_parameters_leaves_them_as_they_are(tmp_path):
@@ -353,7 +386,8 @@ def test_gradient_scale_of_0_leaves_the_feature_encoder_exactly_without_gradient
     task = override(micro.ctc_task(), {"model.encoder.feature_gradient_scale": 0.0})
     batch, key = jax.tree.map(jnp.asarray, next(micro.Spelled().batches(0))), jax.random.key(0)
     params = nn.unbox(jax.jit(task.init)(key))
-    gradients = jax.jit(jax.grad(lambda params: task.loss(params, batch, key, jnp.int32(0))[0].total))(params)
+    keys = jax.random.split(key, 8)
+    gradients = jax.jit(jax.grad(lambda params: task.loss(params, batch, keys, jnp.int32(0))[0].total))(params)
     stopped = gradients["encoder"].pop("feature_encoder")
     assert not any(gradient.any() for gradient in jax.tree.leaves(stopped))
     assert gradients["encoder"]["projection"]["kernel"].all()

@@ -1,10 +1,11 @@
-"""The two kinds of batch that a data pipeline hands to a task."""
+"""The two kinds of batch that a data pipeline hands to a task, and the keys of their rows."""
 
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 Arrays = np.ndarray | jax.Array
 
@@ -23,3 +24,8 @@ class LabeledBatch(NamedTuple):
     num_samples: Int[Arrays, " batch"]
     labels: Int[Arrays, "batch label"]
     num_labels: Int[Arrays, " batch"]
+
+
+def example_keys(key: Key[Array, ""], num_examples: int) -> Key[Array, " batch"]:
+    """One key for each row of the global batch."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num_examples))

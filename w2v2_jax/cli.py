@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.command(options)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if options.debug:
             raise
         commands.complain(str(error))
@@ -93,6 +93,7 @@ def _add_train(subparsers: Any) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument("--distributed", action="store_true", help="this is one process of several, e.g. of a TPU pod")
+    parser.add_argument("--compile-cache", metavar="DIR", help="keep compiled programs here: restarts are quicker")
 
 
 def _add_prepare(subparsers: Any) -> None:

@@ -28,10 +28,13 @@ def train(options: argparse.Namespace) -> int:
 
     from w2v2_jax.experiment_files import load_experiment
     from w2v2_jax.metrics import read_rows
+    from w2v2_jax.processes import meet
     from w2v2_jax.train import train
 
+    if options.compile_cache:
+        jax.config.update("jax_compilation_cache_dir", options.compile_cache)
     if options.distributed:
-        jax.distributed.initialize()
+        meet()
     experiment = _changed(load_experiment(options.experiment), options.set)
     workdir = options.workdir or Path("runs") / experiment.name
     train(experiment, workdir, options.quiet)

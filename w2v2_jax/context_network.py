@@ -11,6 +11,7 @@ from jax.nn.initializers import normal, zeros
 from jaxtyping import Array, Bool, Float
 
 from w2v2_jax.layers import BERT_INIT, Dropout, Identity, LayerNorm, Linear, gelu, logical
+from w2v2_jax.sharding import place
 
 Context = Float[Array, "batch frame embed"]
 Valid = Bool[Array, "batch frame"]
@@ -87,7 +88,10 @@ class SelfAttention(nn.Module):
             raise ValueError(f"{self.num_heads} heads can't share {dim} dimensions; make the width a multiple")
         heads = (self.num_heads, dim // self.num_heads)
         axes = ("embed", "head", "head_dim")
-        query, key, value = (Linear(heads, axes, BERT_INIT, name=n)(x) for n in ("query", "key", "value"))
+        query, key, value = (
+            place(Linear(heads, axes, BERT_INIT, name=name)(x), "batch", "frame", "head", "head_dim")
+            for name in ("query", "key", "value")
+        )
         dropout = Dropout(self.dropout)
         attend = dropped_attention(dropout) if dropout.is_active() else jax.nn.dot_product_attention
         y = attend(query, key, value, mask=valid[:, None, None, :])
@@ -116,6 +120,7 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Context) -> Context:
         hidden = self.activation(Linear((self.dim,), ("embed", "mlp"), BERT_INIT, name="up")(x))
+        hidden = place(hidden, "batch", "frame", "mlp")
         return Linear(x.shape[-1:], ("mlp", "embed"), BERT_INIT, name="down")(Dropout(self.dropout)(hidden))
 
 
@@ -216,7 +221,7 @@ class ContextNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, x: Context, valid: Valid) -> Contextualised:
-        x = jnp.where(valid[:, :, None], x, 0)
+        x = place(jnp.where(valid[:, :, None], x, 0), "batch", "frame", None)
         x = self.first_norm(name="first_norm")(x + self.position(x))
         x = Dropout(self.dropout)(x)
         scanned = nn.scan(
@@ -236,4 +241,5 @@ class ContextNetwork(nn.Module):
             x = nn.cond(keep, lambda layer, x: layer(x, valid), lambda layer, x: x, layer, x)
         else:
             x = layer(x, valid)
+        x = place(x, "batch", "frame", None)
         return x, x

@@ -19,18 +19,18 @@ from rich.text import Text
 
 from experiments.demo import finetune, pretrain, scratch
 from w2v2_jax.analysis.plots import FINETUNING_CURVES, PRETRAINING_CURVES, plot_curves, plot_utterance
-from w2v2_jax.batches import AudioBatch
+from w2v2_jax.batches import AudioBatch, example_keys
 from w2v2_jax.data.audio import Phone, decode_flac, normalise
 from w2v2_jax.data.prepare import prepare
 from w2v2_jax.data.records import Corpus
 from w2v2_jax.data.synthetic import ESpeak
 from w2v2_jax.evaluation import Report, evaluate_recogniser
-from w2v2_jax.masking import example_keys
 from w2v2_jax.metrics import read_rows
 from w2v2_jax.overrides import override
 from w2v2_jax.recognition import Recogniser, load_recogniser
+from w2v2_jax.step import TrainState
 from w2v2_jax.tasks import Pretraining
-from w2v2_jax.train import TrainState, train
+from w2v2_jax.train import train
 
 
 class Size(NamedTuple):

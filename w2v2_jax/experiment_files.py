@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from w2v2_jax.train import Experiment
+from w2v2_jax.experiment import Experiment
 
 PACKAGE = "experiments"
 """Where a name is looked for that isn't there, to say what was meant."""
@@ -32,7 +32,7 @@ def load_experiment(name: str) -> Experiment:
     function = getattr(module, "experiment", None)
     experiment = function() if callable(function) else None
     if not isinstance(experiment, Experiment):
-        raise ValueError(f"{name} should define a function experiment() that returns a w2v2_jax.train.Experiment")
+        raise ValueError(f"{name} should define a function experiment() that returns a w2v2_jax.experiment.Experiment")
     return experiment
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from w2v2_jax.frames import PAPER_CONV_LAYERS, ConvLayers, num_valid_frames, valid_mask
 from w2v2_jax.layers import NORM_EPS, TORCH_INIT, LayerNorm, gelu, logical
+from w2v2_jax.sharding import place
 
 KERNEL_AXES = ("width", "channel_in", "channel")
 KERNEL_INIT = variance_scaling(2.0, "fan_in", "normal")
@@ -134,5 +135,5 @@ class FeatureEncoder(nn.Module):
         for i, (make, (features, width, stride)) in enumerate(zip(makers, self.layers, strict=True)):
             num_valid = num_valid_frames(num_samples, self.layers[: i + 1])
             valid = valid_mask(num_valid, (x.shape[1] - width) // stride + 1)
-            x = make(features, width, stride, name=f"block_{i}")(x, valid)
+            x = place(make(features, width, stride, name=f"block_{i}")(x, valid), "batch", "frame", None)
         return x

@@ -38,11 +38,6 @@ TIME_MASK = MaskSpans(prob=0.65, length=10, min_spans=2)
 """Section 4.2: p = 0.065, M = 10; about 49 % of the frames of a 15 s clip."""
 
 
-def example_keys(key: Key[Array, ""], num_examples: int) -> Key[Array, " batch"]:
-    """One key for each row of the global batch."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num_examples))
-
-
 def sample_mask_spans(
     keys: Key[Array, " batch"], num_valid: Int[Array, " batch"], size: int, spans: MaskSpans
 ) -> Bool[Array, "batch size"]:

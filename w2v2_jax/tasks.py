@@ -7,13 +7,13 @@ is every metric: means are exact over micro-batches, devices and hosts.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from w2v2_jax.batches import AudioBatch, LabeledBatch
+from w2v2_jax.batches import AudioBatch, LabeledBatch, example_keys
 from w2v2_jax.ctc import ctc_loss
 from w2v2_jax.data.text import Vocabulary
 from w2v2_jax.decoding.greedy import collapse
@@ -22,7 +22,6 @@ from w2v2_jax.losses import contrastive_loss, diversity_loss, feature_penalty, m
 from w2v2_jax.masking import (
     TIME_MASK,
     MaskSpans,
-    example_keys,
     gather_indices,
     sample_distractors,
     sample_mask_spans,
@@ -65,8 +64,8 @@ class Pretraining:
 
     The objective is the mean over the masked frames of the global batch of the contrastive loss, plus the diversity
     loss and the feature penalty times their weights. Codebook statistics, and so the diversity loss, are taken over
-    each of `num_sub_batches` equal parts of the batch and averaged by masked frames: 1 is the whole batch, 64 what
-    the BASE recipe's 64 GPUs made of it. The number of devices plays no part.
+    each group of `sub_batch_size` consecutive clips and averaged by masked frames: 5 is what each of the BASE recipe's
+    64 GPUs had, infinity means all clips of the batch. The number of devices plays no part.
     """
 
     model: PretrainingModel
@@ -76,14 +75,19 @@ class Pretraining:
     gumbel_temperature: Callable[[Int[Array, ""] | int], Float[Array, ""]] = GUMBEL_TEMPERATURE
     diversity_weight: float = 0.1
     penalty_weight: float = 10.0
-    num_sub_batches: int = 1
+    sub_batch_size: int | float = math.inf
 
     def __post_init__(self):
-        for name in ("num_distractors", "num_sub_batches"):
+        for name in ("num_distractors", "sub_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: give at least 1")
         if not self.contrastive_temperature > 0:
             raise ValueError(f"contrastive_temperature={self.contrastive_temperature}: give a number above 0")
+
+    @property
+    def rows_together(self) -> int | float:
+        """Clips that share their codebook statistics."""
+        return self.sub_batch_size
 
     def init(self, key: Key[Array, ""]) -> PyTree:
         """Parameters with the names of their axes, in float32."""
@@ -107,21 +111,19 @@ class Pretraining:
         return Draws(masked, targets, weight, distractors, noise * noise_scale)
 
     def loss(
-        self, params: PyTree, batch: AudioBatch, key: Key[Array, ""], step: Int[Array, ""]
+        self, params: PyTree, batch: AudioBatch, keys: Key[Array, " batch"], step: Int[Array, ""]
     ) -> tuple[Mean, Metrics]:
         """The objective in nats per masked frame, and what to log of it."""
-        example_key, layer_drop_key, dropout_key = jax.random.split(key, 3)
-        draws = self.sample(example_keys(example_key, len(batch.num_samples)), batch, noise_scale=1.0)
+        layer_drop_key, dropout_key = _network_keys(keys)
+        draws = self.sample(keys, batch, noise_scale=1.0)
         temperature = self.gumbel_temperature(step)
-        output = self.apply(
-            params, batch, draws, temperature, layer_drop=layer_drop_key, dropout=_cheap_bits(dropout_key)
-        )
+        output = self.apply(params, batch, draws, temperature, layer_drop=layer_drop_key, dropout=dropout_key)
         objective, metrics = self.objective(output, draws)
         return objective, metrics | {"gumbel_temperature": Mean(temperature, jnp.ones(()))}
 
-    def evaluate(self, params: PyTree, batch: AudioBatch, key: Key[Array, ""]) -> Metrics:
-        """The same measures without dropout or Gumbel noise, on masks that follow from `key`."""
-        draws = self.sample(example_keys(key, len(batch.num_samples)), batch, noise_scale=0.0)
+    def evaluate(self, params: PyTree, batch: AudioBatch, keys: Key[Array, " batch"]) -> Metrics:
+        """The same measures without dropout or Gumbel noise, on masks that follow from `keys`."""
+        draws = self.sample(keys, batch, noise_scale=0.0)
         return self.objective(self.apply(params, batch, draws, 1.0), draws)[1]
 
     def apply(
@@ -171,13 +173,14 @@ class Pretraining:
 
     def _sub_batches(self, output: PretrainingOutput, weight: Array) -> tuple[Array, ...]:
         clips = weight.shape[0]
-        if clips % self.num_sub_batches:
+        size = min(self.sub_batch_size, clips)
+        if clips % size:
             raise ValueError(
-                f"a batch of {clips} clips can't be cut into {self.num_sub_batches} equal sub-batches; "
-                f"make the batch size a multiple of num_sub_batches"
+                f"a batch of {clips} clips can't be cut into sub-batches of {size}; make the batch size a multiple of "
+                "sub_batch_size"
             )
         arrays = (output.quantizer.probs, output.latents, output.valid, weight)
-        return tuple(x.reshape(self.num_sub_batches, clips // self.num_sub_batches, *x.shape[1:]) for x in arrays)
+        return tuple(x.reshape(clips // size, size, *x.shape[1:]) for x in arrays)
 
 
 NO_MASK = MaskSpans(prob=0.0, length=1, min_spans=0)
@@ -198,6 +201,7 @@ class CTCFinetuning:
     vocabulary: Vocabulary
     time_mask: MaskSpans = TIME_MASK
     channel_mask: MaskSpans = CHANNEL_MASK
+    rows_together: ClassVar[int] = 1
 
     def init(self, key: Key[Array, ""]) -> PyTree:
         """Parameters with the names of their axes, in float32; the encoder's are those of pretraining."""
@@ -206,18 +210,17 @@ class CTCFinetuning:
         return self.model.init(key, batch.waveform, batch.num_samples, *masks)["params"]
 
     def loss(
-        self, params: PyTree, batch: LabeledBatch, key: Key[Array, ""], step: Int[Array, ""]
+        self, params: PyTree, batch: LabeledBatch, keys: Key[Array, " batch"], step: Int[Array, ""]
     ) -> tuple[Mean, Metrics]:
         """The objective in nats per utterance, and what to log of it."""
-        example_key, layer_drop_key, dropout_key = jax.random.split(key, 3)
-        keys = example_keys(example_key, len(batch.num_samples))
+        layer_drop_key, dropout_key = _network_keys(keys)
         masks = self._masks(keys, batch, self.time_mask, self.channel_mask)
         logits = self.model.apply(
             {"params": params},
             batch.waveform,
             batch.num_samples,
             *masks,
-            rngs={"layer_drop": layer_drop_key, "dropout": _cheap_bits(dropout_key)},
+            rngs={"layer_drop": layer_drop_key, "dropout": dropout_key},
         )
         return self.objective(logits, batch)
 
@@ -230,7 +233,7 @@ class CTCFinetuning:
         """How many frames of `logits` are real audio in each row."""
         return self.model.encoder.num_valid_frames(batch.num_samples)
 
-    def evaluate(self, params: PyTree, batch: LabeledBatch, key: Key[Array, ""]) -> Metrics:
+    def evaluate(self, params: PyTree, batch: LabeledBatch, keys: Key[Array, " batch"]) -> Metrics:
         """Loss and the error rates of greedy decoding, counted on the device over labels and over words."""
         logits = self.logits(params, batch)
         found = collapse(logits.argmax(axis=-1), self.num_frames(batch), self.vocabulary.blank_id)
@@ -267,6 +270,13 @@ class CTCFinetuning:
 
 def _shortest_batch(num_samples: int) -> AudioBatch:
     return AudioBatch(jnp.zeros((1, num_samples)), jnp.full(1, num_samples))
+
+
+def _network_keys(keys: Key[Array, " batch"]) -> tuple[Key[Array, ""], Key[Array, ""]]:
+    """Keys for LayerDrop and dropout, which fall on the batch as a whole."""
+    # A number that no split of a row's key reaches.
+    layer_drop_key, dropout_key = jax.random.split(jax.random.fold_in(keys[0], 2**31 - 1))
+    return layer_drop_key, _cheap_bits(dropout_key)
 
 
 def _cheap_bits(key: Key[Array, ""]) -> Key[Array, ""]:

@@ -10,9 +10,9 @@ from experiments.demo import finetune
 from w2v2_jax.data.buckets import Bucket, FixedBuckets
 from w2v2_jax.data.corpora import default_data_dir
 from w2v2_jax.data.records import Corpus
+from w2v2_jax.experiment import Experiment
 from w2v2_jax.overrides import override
 from w2v2_jax.presets import small
-from w2v2_jax.train import Experiment
 
 BUCKETS = FixedBuckets((Bucket(48_000, 10, 80), Bucket(128_000, 4, 176), Bucket(416_000, 1, 512)))
 """Most prompts are a few words, some are half a minute long; for one device."""

@@ -9,9 +9,9 @@ Expect    contrastive accuracy 0.35 on `dev` after 5,000 steps (chance 0.02), co
 from experiments.demo import pretrain
 from w2v2_jax.data.corpora import default_data_dir
 from w2v2_jax.data.records import Corpus
+from w2v2_jax.experiment import Experiment
 from w2v2_jax.overrides import override
 from w2v2_jax.presets import small
-from w2v2_jax.train import Experiment
 
 
 def experiment(data_dir: str = default_data_dir()) -> Experiment:

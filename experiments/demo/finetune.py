@@ -9,12 +9,12 @@ from w2v2_jax.data.corpora import default_data_dir
 from w2v2_jax.data.pipeline import Transcribed
 from w2v2_jax.data.records import Corpus
 from w2v2_jax.data.text import LETTERS
+from w2v2_jax.experiment import Experiment
 from w2v2_jax.masking import MaskSpans
 from w2v2_jax.model import CTCModel
 from w2v2_jax.optimizers import Adam, TriStage
 from w2v2_jax.presets import tiny
 from w2v2_jax.tasks import CTCFinetuning
-from w2v2_jax.train import Experiment
 from w2v2_jax.warm_start import WarmStart
 
 

@@ -13,11 +13,11 @@ of the feature encoder, which steady long runs of BASE, are left out.
 from w2v2_jax.data.corpora import default_data_dir
 from w2v2_jax.data.pipeline import Clips
 from w2v2_jax.data.records import Corpus
+from w2v2_jax.experiment import Experiment
 from w2v2_jax.masking import MaskSpans
 from w2v2_jax.optimizers import Adam, PolynomialDecay
 from w2v2_jax.presets import tiny
 from w2v2_jax.tasks import GumbelTemperature, Pretraining
-from w2v2_jax.train import Experiment
 
 
 def experiment(data_dir: str = default_data_dir()) -> Experiment:

@@ -2,8 +2,8 @@
 
 from experiments.demo import finetune
 from w2v2_jax.data.corpora import default_data_dir
+from w2v2_jax.experiment import Experiment, from_scratch
 from w2v2_jax.overrides import override
-from w2v2_jax.train import Experiment, from_scratch
 
 
 def experiment(data_dir: str = default_data_dir()) -> Experiment:

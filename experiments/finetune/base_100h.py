@@ -7,8 +7,8 @@ fairseq's learning rate; the paper chose 2e-5 or 3e-5 by seed. Nothing is frozen
 
 from experiments.finetune.librispeech import Numbers, recipe
 from w2v2_jax.data.records import Corpus
+from w2v2_jax.experiment import Experiment
 from w2v2_jax.presets import base
-from w2v2_jax.train import Experiment
 
 NUMBERS = Numbers(num_steps=80_000, peak=3e-05, mask_prob=0.65, channel_prob=0.5, frozen_steps=0)
 

@@ -5,8 +5,8 @@ Expect 10.9/17.4 % (table 9). See `librispeech` for what the recipes share. Not 
 
 from experiments.finetune.librispeech import Numbers, recipe
 from w2v2_jax.data.records import Corpus
+from w2v2_jax.experiment import Experiment
 from w2v2_jax.presets import base
-from w2v2_jax.train import Experiment
 
 NUMBERS = Numbers(num_steps=20_000, peak=5e-05, mask_prob=0.65, channel_prob=0.5, frozen_steps=10_000, layer_drop=0.05)
 

@@ -7,8 +7,8 @@ The paper's masks for 10 minutes are 0.75 and 0.512 in these units; fairseq's ar
 
 from experiments.finetune.librispeech import Numbers, recipe
 from w2v2_jax.data.records import Corpus
+from w2v2_jax.experiment import Experiment
 from w2v2_jax.presets import base
-from w2v2_jax.train import Experiment
 
 NUMBERS = Numbers(num_steps=13_000, peak=5e-05, mask_prob=0.65, channel_prob=0.25, frozen_steps=10_000)
 

@@ -5,8 +5,8 @@ Expect 24.1/29.6 % (table 9). See `librispeech` for what the recipes share. Not 
 
 from experiments.finetune.librispeech import Numbers, recipe
 from w2v2_jax.data.records import Corpus
+from w2v2_jax.experiment import Experiment
 from w2v2_jax.presets import base
-from w2v2_jax.train import Experiment
 
 NUMBERS = Numbers(num_steps=13_000, peak=5e-05, mask_prob=0.65, channel_prob=0.25, frozen_steps=10_000)
 

@@ -5,8 +5,8 @@ Expect 17.3/20.6 % (table 9). See `librispeech` for what the recipes share. Not 
 
 from experiments.finetune.librispeech import Numbers, recipe
 from w2v2_jax.data.records import Corpus
+from w2v2_jax.experiment import Experiment
 from w2v2_jax.presets import large_lv60
-from w2v2_jax.train import Experiment
 
 NUMBERS = Numbers(num_steps=13_000, peak=0.0003, mask_prob=0.75, channel_prob=0.25, frozen_steps=10_000)
 

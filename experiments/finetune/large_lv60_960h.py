@@ -5,8 +5,8 @@ Expect 2.1/4.5 % (table 9). See `librispeech` for what the recipes share. Not ru
 
 from experiments.finetune.librispeech import Numbers, recipe
 from experiments.pretrain.base_960h import TRAIN_960H
+from w2v2_jax.experiment import Experiment
 from w2v2_jax.presets import large_lv60
-from w2v2_jax.train import Experiment
 
 NUMBERS = Numbers(
     num_steps=320_000, peak=3e-05, mask_prob=0.5, channel_prob=0.25, frozen_steps=10_000, samples_per_batch=30_720_000

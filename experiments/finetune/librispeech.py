@@ -30,12 +30,12 @@ from w2v2_jax.data.buckets import PercentileBuckets
 from w2v2_jax.data.pipeline import Transcribed
 from w2v2_jax.data.records import Corpus, RecordSource
 from w2v2_jax.data.text import LETTERS
+from w2v2_jax.experiment import Experiment
 from w2v2_jax.masking import MaskSpans
 from w2v2_jax.model import CTCModel, Wav2Vec2
 from w2v2_jax.optimizers import Adam, Freeze, TriStage
 from w2v2_jax.overrides import override
 from w2v2_jax.tasks import CTCFinetuning
-from w2v2_jax.train import Experiment
 from w2v2_jax.warm_start import WarmStart
 
 

@@ -1,7 +1,7 @@
 """LARGE on the 60,000 hours of Libri-Light as published: w2v2 train experiments.pretrain.large_lv60
 
 Paper     section 4.2 for data and batch; fairseq's large_librivox.yaml for the rest.
-Batch     384 crops of 20 s = 2.13 h of audio a step, as 128 sub-batches of 3 (128 GPUs in the paper).
+Batch     384 crops of 20 s = 2.13 h of audio a step, in sub-batches of 3 (128 GPUs in the paper).
 Data      a corpus `librilight` prepared under the data directory, split `unlab_60k`. Not run by us.
 
 The paper describes another run (3e-4, 600k steps with a warm-up of 8 %, post-norm layers): fairseq's file, which
@@ -11,9 +11,9 @@ throughout with normalised waveforms, no dropout, no feature penalty.
 
 from experiments.pretrain import large_960h
 from w2v2_jax.data.records import Corpus
+from w2v2_jax.experiment import Experiment
 from w2v2_jax.overrides import override
 from w2v2_jax.presets import large_lv60
-from w2v2_jax.train import Experiment
 
 
 def experiment() -> Experiment:

@@ -265,7 +265,7 @@ def test_a_row_has_its_whole_utterance_and_its_labels():
 def test_buckets_from_percentiles_hold_the_corpus():
     data = replace(TRANSCRIBED, buckets=PercentileBuckets(8000, num_buckets=2, batch_multiple=2, round_samples_to=100))
     assert Counter(number for batch in data.epoch() for number in numbers(batch)) == Counter(range(11))
-    assert len(data.shapes) == 2
+    assert len(data.shapes()) == 2
 
 
 @pytest.mark.parametrize("num_samples, text", [(4001, "abc"), (1000, "a" * 9), (399, "a")])

@@ -8,11 +8,14 @@ it stands is one integer that a run on another number of processes can continue 
 import functools
 import logging
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import grain
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -85,19 +88,38 @@ class Clips:
         clips = filled_up(clips, self.batch_size, _padded(np.zeros(0, np.float32), self.num_samples))
         return read_ahead(share(clips, self.batch_size, host).map(_audio_batch), self.num_workers)
 
+    def shapes(self) -> tuple[AudioBatch, ...]:
+        """The one shape of the global batches."""
+        return (_shapes(AudioBatch, self.batch_size, self.num_samples),)
+
+    def summary(self) -> dict[str, Any]:
+        """How many utterances of which lengths there are, and the shape of a batch."""
+        return {**_summary(self._num_samples[self._long_enough]), "batches": [[self.batch_size, self.num_samples]]}
+
     @functools.cached_property
-    def _utterances(self) -> Records:
-        records = self.source.records()
-        num_samples = _lengths(without_audio(records))
+    def _records(self) -> Records:
+        return self.source.records()
+
+    @functools.cached_property
+    def _num_samples(self) -> Int[np.ndarray, " utterance"]:
+        return _lengths(without_audio(self._records))
+
+    @functools.cached_property
+    def _long_enough(self) -> Int[np.ndarray, " clip"]:
+        num_samples = self._num_samples
         long_enough = np.flatnonzero(num_samples >= self.min_samples)
         if not len(long_enough):
             raise ValueError(
-                f"none of the {len(records)} utterances of {self.source} has min_samples={self.min_samples} samples "
-                f"(the longest has {num_samples.max(initial=0)}); lower min_samples or give another source"
+                f"none of the {len(num_samples)} utterances of {self.source} has min_samples={self.min_samples} "
+                f"samples (the longest has {num_samples.max(initial=0)}); lower min_samples or give another source"
             )
-        if left_out := len(records) - len(long_enough):
-            log.warning("left out %d of %d utterances: under %d samples", left_out, len(records), self.min_samples)
-        return Selection(records, long_enough)
+        if left_out := len(num_samples) - len(long_enough):
+            log.warning("left out %d of %d utterances: under %d samples", left_out, len(num_samples), self.min_samples)
+        return long_enough
+
+    @property
+    def _utterances(self) -> Records:
+        return Selection(self._records, self._long_enough)
 
 
 @dataclass(frozen=True)
@@ -158,10 +180,21 @@ class Transcribed:
         ]
         return read_ahead(grain.MapDataset.concatenate(parts).map(_labeled_batch), self.num_workers)
 
-    @property
-    def shapes(self) -> tuple[Bucket, ...]:
-        """The shapes of batches to expect: the buckets that hold at least one utterance."""
-        return tuple(rows.shape for rows in self._rows)
+    def shapes(self) -> tuple[LabeledBatch, ...]:
+        """The global batches to expect: a shape for each bucket that holds at least one utterance."""
+        return tuple(
+            _shapes(LabeledBatch, shape.batch_size, shape.max_samples, shape.max_labels)
+            for shape in (rows.shape for rows in self._rows)
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """How many utterances of which lengths there are, and the buckets."""
+        num_labels = [len(labels) for rows in self._rows for labels in rows.labels]
+        return {
+            **_summary(_lengths(self._known)),
+            "labels": _checksum(np.array(num_labels)),
+            "batches": [list(rows.shape) for rows in self._rows],
+        }
 
     @functools.cached_property
     def _known(self) -> list[dict[str, Any]]:
@@ -243,6 +276,28 @@ def _padded(values: np.ndarray, length: int) -> Row:
     padded = np.zeros(length, values.dtype)
     padded[: len(values)] = values
     return padded, np.int32(len(values))
+
+
+def _shapes(kind: type, batch_size: int, *lengths: int) -> Any:
+    """A batch of rows [length], each followed by its own length: the first of floats, others of ids."""
+    kinds = (jnp.float32, jnp.int32)
+    pairs = (
+        (jax.ShapeDtypeStruct((batch_size, length), kind), jax.ShapeDtypeStruct((batch_size,), jnp.int32))
+        for length, kind in zip(lengths, kinds, strict=False)
+    )
+    return kind(*(shape for pair in pairs for shape in pair))
+
+
+def _summary(num_samples: Int[np.ndarray, " _"]) -> dict[str, int]:
+    return {
+        "utterances": len(num_samples),
+        "samples": int(num_samples.sum()),
+        "lengths": _checksum(num_samples),
+    }
+
+
+def _checksum(numbers: Int[np.ndarray, " _"]) -> int:
+    return zlib.crc32(numbers.astype(np.int64).tobytes())
 
 
 def _lengths(records: list[dict[str, Any]]) -> Int[np.ndarray, " utterance"]:

@@ -13,9 +13,12 @@ FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
 # A file imports from higher up in this table, or from its own folder; nothing imports in a circle.
 LEVELS = (
-    {"batches", "frames", "masking", "losses", "layers", "ctc", "edit_distance", "metrics", "optimizers"},
-    {"overrides", "description", "progress", "checkpoints", "sharding", "processes", "doctor", "data", "decoding"},
-    {"feature_encoder", "context_network", "quantizer"},
+    {"batches", "frames", "masking", "losses", "layers", "ctc", "edit_distance", "metrics", "optimizers", "disk"}
+    | {"fused_attention"},
+    {"overrides", "description", "progress", "checkpoints", "sharding", "processes", "preemption", "doctor", "data"}
+    | {"decoding"},
+    {"feature_encoder", "attention", "quantizer"},
+    {"context_network"},
     {"conformer"},
     {"model"},
     {"presets", "heads", "tasks", "analysis"},
@@ -24,7 +27,7 @@ LEVELS = (
     {"step"},
     {"train"},
     {"recognition", "warm_start", "conversion"},
-    {"experiment_files", "evaluation", "plan"},
+    {"experiment_files", "evaluation", "drill", "planning"},
     {"demo"},
     {"commands"},
     {"cli"},

@@ -1,15 +1,28 @@
+import contextlib
 import logging
 import shutil
+import threading
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import loopback
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from w2v2_jax.checkpoints import CheckpointMismatchError, Checkpoints, read_description, restore_params
+from w2v2_jax.checkpoints import (
+    CheckpointMismatchError,
+    Checkpoints,
+    SaveError,
+    newest_step,
+    read_arrays,
+    read_description,
+    restore_params,
+)
+from w2v2_jax.disk import DiskFullError
 from w2v2_jax.optimizers import adam, freeze
 
 
@@ -66,9 +79,9 @@ def test_a_run_without_checkpoints_restores_nothing(tmp_path):
 
 def test_the_newest_state_comes_back_whole_with_its_data_position_and_step(tmp_path):
     saved(tmp_path, [1, 2])
-    state, data_state, step = opened(tmp_path).restore(abstract(state_at(0)))
+    state, place, step = opened(tmp_path).restore(abstract(state_at(0)))
     assert_same(state, state_at(2))
-    assert (data_state, step) == ({"next": 16}, 2)
+    assert (place, step) == ({"next": 16}, 2)
 
 
 def test_arrays_will_do_as_the_abstract_state(tmp_path):
@@ -121,6 +134,34 @@ def test_the_newest_checkpoints_are_kept_and_the_best(tmp_path):
     assert steps_in(tmp_path / "checkpoints") == ["2", "5", "6"]
 
 
+def test_as_many_of_the_best_are_kept_as_asked_for_and_none_that_was_not_judged(tmp_path):
+    checkpoints = opened(tmp_path, keep_last=1, best_metric="wer", keep_best=3)
+    for step, wer in {1: None, 2: 0.5, 3: 0.2, 4: None, 5: 0.4, 6: 0.3, 7: 0.6, 8: None}.items():
+        checkpoints.save(step, state_at(step), {}, wer and {"wer": wer})
+    checkpoints.close()
+    assert steps_in(tmp_path / "checkpoints") == ["3", "5", "6", "8"]
+
+
+def test_without_a_metric_to_judge_by_none_is_the_best(tmp_path):
+    checkpoints = opened(tmp_path, keep_last=1)
+    for step in (1, 2, 3):
+        checkpoints.save(step, state_at(step), {}, {"wer": step})
+    checkpoints.close()
+    assert steps_in(tmp_path / "checkpoints") == ["3"]
+
+
+def test_the_best_are_still_known_when_the_run_goes_on(tmp_path):
+    for step, wer in enumerate([0.3, 0.1, 0.2, 0.4], start=1):
+        checkpoints = opened(tmp_path, keep_last=1, best_metric="wer", keep_best=2)
+        checkpoints.save(step, state_at(step), {}, {"wer": wer})
+        checkpoints.close()
+    assert steps_in(tmp_path / "checkpoints") == ["2", "3", "4"]
+
+
+def test_those_at_multiples_of_keep_every_stay_for_ever(tmp_path):
+    assert steps_in(saved(tmp_path, range(1, 11), keep_last=1, keep_every=4)) == ["10", "4", "8"]
+
+
 def test_metrics_without_the_one_to_judge_by_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no 'wer' to judge a checkpoint by"):
         opened(tmp_path, best_metric="wer").save(1, state_at(1), {}, {"loss": 1.0})
@@ -145,11 +186,11 @@ def remove_array_files(checkpoint):
     shutil.rmtree(checkpoint / "state" / "d")
 
 
-def empty_data_position(checkpoint):
-    (checkpoint / "data" / "metadata").write_text("")
+def empty_place(checkpoint):
+    (checkpoint / "place" / "metadata").write_text("")
 
 
-@pytest.mark.parametrize("damage", [truncate_arrays, remove_arrays, remove_array_files, empty_data_position])
+@pytest.mark.parametrize("damage", [truncate_arrays, remove_arrays, remove_array_files, empty_place])
 def test_a_damaged_checkpoint_is_skipped_with_a_warning_and_the_run_goes_on_from_the_one_before(
     tmp_path, damage, caplog
 ):
@@ -228,6 +269,203 @@ def test_a_folder_without_a_checkpoint_is_an_error(tmp_path):
         read_description(tmp_path / "nowhere")
 
 
-def test_a_run_keeps_at_least_one_checkpoint(tmp_path):
-    with pytest.raises(ValueError, match="keep_last is at least 1"):
-        opened(tmp_path, keep_last=0)
+@pytest.mark.parametrize("name", ["keep_last", "keep_best", "keep_every"])
+def test_what_is_kept_is_at_least_one(tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name} is at least 1; got 0"):
+        opened(tmp_path, **{name: 0})
+
+
+def test_readers_of_a_run_use_the_newest_checkpoint_that_can_be_read_and_leave_all_as_it_is(tmp_path, caplog):
+    folder = saved(tmp_path, [1, 2])
+    shutil.rmtree(folder / "2" / "state" / "d")
+    (folder / "2" / "description" / "metadata").unlink()
+    assert_same(restore_params(tmp_path, abstract(PARAMS)), state_at(1).params)
+    assert read_description(tmp_path)["experiment"] == "tests.tiny"
+    np.testing.assert_array_equal(read_arrays(tmp_path)["params/head"], 3.0)
+    assert ["checkpoint 2 in" in message for message in caplog.messages] == [True] * 3
+    assert steps_in(folder) == ["1", "2"]
+    with pytest.raises(Exception, match="2"):
+        restore_params(folder / "2", abstract(PARAMS))
+
+
+def test_all_arrays_can_be_read_by_their_path(tmp_path):
+    saved(tmp_path, [3])
+    arrays = read_arrays(tmp_path)
+    assert {"step", "key", "params/encoder/kernel", "params/encoder/bias", "params/head"} < arrays.keys()
+    np.testing.assert_array_equal(arrays["params/head"], 5.0)
+    assert newest_step(tmp_path) == arrays["step"] == 3
+
+
+def test_a_run_that_saved_nothing_is_at_step_0(tmp_path):
+    assert newest_step(tmp_path) == 0
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+def halve(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def unlink(file):
+    file.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [empty, halve, unlink])
+def test_whichever_file_is_damaged_the_run_goes_on_from_a_checkpoint_as_it_was_saved(tmp_path, damage):
+    """Some files are not needed: then it is the damaged checkpoint itself."""
+    checkpoints = opened(tmp_path / "whole", best_metric="wer")
+    for step in (1, 2):
+        checkpoints.save(step, state_at(step), {"next": step * 8}, {"wer": 1 / step})
+    checkpoints.close()
+    whole = tmp_path / "whole" / "checkpoints" / "2"
+    files = [path.relative_to(whole) for path in sorted(whole.rglob("*")) if path.is_file()]
+    assert len(files) > 8
+    for place, file in enumerate(files):
+        run = shutil.copytree(tmp_path / "whole", tmp_path / str(place))
+        damage(run / "checkpoints" / "2" / file)
+        checkpoints = opened(run, best_metric="wer")
+        state, place, step = checkpoints.restore(abstract(state_at(0)))
+        assert_same(state, state_at(step))
+        assert place == {"next": step * 8}, file
+        checkpoints.save(3, state_at(3), {}, {"wer": 0.1})
+        checkpoints.close()
+        assert newest_step(run) == 3
+
+
+# Saving in the background.
+
+
+class Held:
+    """What the background thread waits for: done when `released`, or failed with `error`."""
+
+    def __init__(self, error=None):
+        self.released, self.error = threading.Event(), error
+
+    def result(self, timeout=None):
+        self.released.wait(timeout)
+        if self.error:
+            raise self.error
+
+    def cancel(self):
+        self.released.set()
+
+
+@pytest.fixture
+def hold(monkeypatch):
+    """Makes every save wait for the `Held` that it is given."""
+    async_save = ocp.JsonCheckpointHandler.async_save
+
+    def hold(held):
+        async def save(*args, **settings):
+            return [*await async_save(*args, **settings), held]
+
+        monkeypatch.setattr(ocp.JsonCheckpointHandler, "async_save", save)
+        return held
+
+    return hold
+
+
+def test_the_run_goes_on_while_a_checkpoint_is_written_and_the_next_waits_for_it(tmp_path, hold):
+    checkpoints, held = opened(tmp_path), hold(Held())
+    checkpoints.save(1, state_at(1), {})
+    assert newest_step(tmp_path) == 0
+    held.released.set()
+    checkpoints.save(2, state_at(2), {})
+    assert newest_step(tmp_path) >= 1
+    checkpoints.close()
+    assert newest_step(tmp_path) == 2
+
+
+@pytest.mark.parametrize("notice", [lambda c: c.save(3, state_at(3), {}), Checkpoints.close, Checkpoints.wait])
+def test_an_error_in_the_background_is_told_at_the_next_occasion_with_its_cause(tmp_path, hold, notice):
+    saved(tmp_path, [1])
+    checkpoints, held = opened(tmp_path), hold(Held(PermissionError("the mount was taken away")))
+    held.released.set()
+    checkpoints.save(2, state_at(2), {})
+    with pytest.raises(SaveError, match=r"checkpoint 2 couldn't be saved in .*the mount was taken away") as caught:
+        notice(checkpoints)
+    assert isinstance(caught.value.__cause__, PermissionError)
+    assert newest_step(tmp_path) == 1
+
+
+def test_an_error_is_told_once(tmp_path, hold):
+    checkpoints, held = opened(tmp_path), hold(Held(PermissionError()))
+    held.released.set()
+    checkpoints.save(1, state_at(1), {})
+    with pytest.raises(SaveError):
+        checkpoints.wait()
+    checkpoints.close()
+
+
+def megabyte(step):
+    return {"params": {"kernel": np.random.default_rng(step).random(262_144, np.float32)}}
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(small_disk):
+    """Two of about a megabyte fit on it beside another file."""
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(1_500_000))
+    with pytest.raises(DiskFullError) as caught, contextlib.closing(opened(small_disk)) as checkpoints:
+        for step in (1, 2, 3, 4):
+            checkpoints.save(step, megabyte(step), {"next": step})
+    message = str(caught.value)
+    assert f"disk mounted at {small_disk} is full" in message
+    assert "MB free): checkpoint 3, of 1.05 MB, could not be written" in message
+
+    checkpoints = opened(small_disk)
+    state, place, step = checkpoints.restore(jax.tree.map(jnp.asarray, megabyte(0)))
+    assert (place, step) == ({"next": 2}, 2)
+    np.testing.assert_array_equal(state["params"]["kernel"], megabyte(2)["params"]["kernel"])
+    filler.unlink()
+    checkpoints.save(3, megabyte(3), {})
+    checkpoints.close()
+    assert newest_step(small_disk) == 3
+
+
+def test_a_disk_that_fills_in_the_background_is_named(tmp_path, hold):
+    checkpoints, held = opened(tmp_path), hold(Held(OSError(28, "No space left on device")))
+    held.released.set()
+    checkpoints.save(1, state_at(1), {})
+    with pytest.raises(DiskFullError, match="MB free"):
+        checkpoints.close()
+
+
+# Several processes.
+
+SHARED = {"params": {"kernel": np.arange(64.0).reshape(8, 8), "bias": np.ones(3)}}
+
+
+def spread_over_all(tree):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("fsdp",))
+    cut = {"kernel": PartitionSpec("fsdp"), "bias": PartitionSpec()}
+    places = {name: NamedSharding(mesh, spec) for name, spec in cut.items()}
+    return {"params": {name: jax.device_put(array, places[name]) for name, array in tree["params"].items()}}
+
+
+def save_step_1(tmp_path):
+    checkpoints = opened(tmp_path)
+    checkpoints.save(1, spread_over_all(SHARED), {"step": 5})
+    checkpoints.close()
+
+
+def go_on(tmp_path, step):
+    """Each process checks what it holds; adds 1 and saves under the next step."""
+    checkpoints = opened(tmp_path)
+    state, place, restored = checkpoints.restore(spread_over_all(SHARED))
+    assert (place, restored) == ({"step": 5}, step)
+    for name, array in state["params"].items():
+        for shard in array.addressable_shards:
+            np.testing.assert_array_equal(shard.data, SHARED["params"][name][shard.index])
+    checkpoints.save(step + 1, state, {"step": 5})
+    checkpoints.close()
+
+
+@pytest.mark.slow
+def test_a_run_saved_on_4_processes_goes_on_on_2_and_on_1(tmp_path):
+    loopback.run(4, 2, save_step_1, tmp_path)
+    loopback.run(2, 2, go_on, tmp_path, 1)
+    loopback.run(1, 1, go_on, tmp_path, 2)
+    assert newest_step(tmp_path) == 3

@@ -1,6 +1,7 @@
 """Tests run on the CPU, as eight devices, and refuse silent rank promotion."""
 
 import os
+import subprocess
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -21,3 +22,15 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """The folder of a mounted disk of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"may not mount a disk: {mount.stderr}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)

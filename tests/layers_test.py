@@ -15,11 +15,33 @@ def test_gelu_is_x_times_the_normal_distribution_function():
     np.testing.assert_allclose(gelu(jnp.array(x, jnp.float32)), expected, atol=1e-6)
 
 
-def test_gelu_of_bfloat16_keeps_the_negative_tail():
-    x = jnp.linspace(-4, 0, 41).astype(jnp.bfloat16)
-    expected = [float(value) * (1 + math.erf(float(value) / math.sqrt(2))) / 2 for value in x]
-    assert gelu(x).dtype == jnp.bfloat16
-    np.testing.assert_allclose(gelu(x).astype(jnp.float32), expected, rtol=2**-8)
+def every_bfloat16():
+    """Without infinities and NaN."""
+    values = np.arange(2**16, dtype=np.uint16).view(jnp.bfloat16)
+    return values[np.isfinite(values.astype(np.float32))]
+
+
+def normal_distribution(x):
+    return np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in x])
+
+
+def test_gelu_of_bfloat16_is_off_by_no_more_than_rounding_is_twice():
+    """By one unit of the last place, half of which is rounding; or, far down the tail, by a millionth."""
+    x = every_bfloat16()
+    found = gelu(jnp.array(x))
+    x = x.astype(np.float64)
+    expected = x * normal_distribution(x)
+    unit = np.exp2(np.floor(np.log2(np.maximum(np.abs(expected), 1e-6))) - 7)
+    assert found.dtype == jnp.bfloat16
+    assert (np.abs(np.float64(found.astype(jnp.float32)) - expected) <= np.maximum(unit, 1e-6)).all()
+
+
+def test_gradient_of_gelu_of_bfloat16_is_off_by_less_than_rounding():
+    x = every_bfloat16()
+    found = jax.vmap(jax.grad(gelu))(jnp.array(x)).astype(jnp.float32)
+    x = x.astype(np.float64)
+    expected = normal_distribution(x) + x * np.exp(-(np.minimum(np.abs(x), 40) ** 2) / 2) / math.sqrt(2 * math.pi)
+    np.testing.assert_allclose(found, expected, rtol=2**-8, atol=5e-4)
 
 
 def test_swish_is_x_times_its_logistic_function():

@@ -1,4 +1,5 @@
 import importlib
+import itertools
 import json
 import math
 import sys
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from w2v2_jax.metrics import Mean, MetricWriter, merge, read_rows
+from w2v2_jax.metrics import TIMED, Mean, MetricWriter, TrainingLog, merge, read_rows
 
 
 def write(workdir, steps, resume_step=0):
@@ -78,6 +79,44 @@ def test_tensorboard_shows_the_values_and_forgets_those_beyond_a_resumed_step(tm
     events = EventAccumulator(str(tmp_path)).Reload()
     shown = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert shown == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+
+
+class Unseen:
+    def update(self, step, values):
+        pass
+
+
+def rows_of(workdir, lives):
+    """Of a run whose `lives` log that many steps each, and a row every 4: the sums of floats depend on their order."""
+    ends = list(itertools.accumulate(lives, initial=0))
+    for start, end in itertools.pairwise(ends):
+        writer = MetricWriter(workdir, resume_step=start)
+        log = TrainingLog(writer, Unseen(), float)
+        log.set_state(json.loads((workdir / "state").read_text()) if start else {})
+        for step in range(start + 1, end + 1):
+            log.flush_due()
+            metrics = {"loss": Mean(jnp.float32(1 / step), jnp.float32(3)), "audio_seconds": Mean(jnp.int32(2), 1)}
+            log.add(step, metrics, due=step % 4 == 0)
+        log.flush_due()
+        (workdir / "state").write_text(json.dumps(log.get_state()))
+        writer.close()
+    return [{k: v for k, v in row.items() if k not in TIMED} for row in read_rows(workdir / "metrics.jsonl")]
+
+
+@pytest.mark.parametrize("lives", [(1, 19), (3, 17), (4, 16), (5, 1, 1, 1, 12)])
+def test_a_run_that_ends_between_two_rows_goes_on_in_the_same_row(tmp_path, lives):
+    (tmp_path / "unbroken").mkdir()
+    assert rows_of(tmp_path, lives) == rows_of(tmp_path / "unbroken", (20,))
+
+
+def test_a_row_begins_anew_where_a_run_goes_on_with_other_metrics(tmp_path):
+    writer = MetricWriter(tmp_path)
+    log = TrainingLog(writer, Unseen(), float)
+    log.set_state({"seconds": 1.0, "sums": {"other": [[1.0, "float32"], [1.0, "float32"]]}})
+    log.add(1, {"audio_seconds": Mean(jnp.float32(2), jnp.float32(1))}, due=True)
+    log.flush()
+    writer.close()
+    assert read_rows(tmp_path / "metrics.jsonl")[0]["audio_seconds"] == 2
 
 
 @pytest.fixture

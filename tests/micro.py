@@ -157,7 +157,7 @@ class WatchedBatches:
 
 def encoder(dropout: float = 0.0, layer_drop: float = 0.0, **settings) -> Wav2Vec2:
     layer = PostNormLayer(num_heads=2, ffn_dim=32, dropout=dropout, attention_dropout=dropout)
-    context = ContextNetwork(2, layer, position=PositionalConv(8, 2, 4), dropout=dropout, layer_drop=layer_drop)
+    context = ContextNetwork(2, layer, position=PositionalConv(8, 2), dropout=dropout, layer_drop=layer_drop)
     return Wav2Vec2(FeatureEncoder(CONV_LAYERS), context, embed_dim=16, input_dropout=dropout, **settings)
 
 
@@ -222,7 +222,7 @@ def assert_same_run(workdir: Path, other: Path) -> None:
     assert arrays.keys() == expected.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
-    assert (ours / "data" / "metadata").read_text() == (theirs / "data" / "metadata").read_text()
+    assert (ours / "place" / "metadata").read_text() == (theirs / "place" / "metadata").read_text()
     assert metric_rows(workdir) == metric_rows(other)
 
 

@@ -305,7 +305,7 @@ def test_as_many_programs_are_compiled_as_there_are_shapes(tmp_path):
     assert compilations_before_batch[2] == compilations_before_batch[6]
 
 
-@pytest.mark.parametrize("name", ["num_steps", "log_every", "eval_every", "save_every", "keep_checkpoints"])
+@pytest.mark.parametrize("name", ["num_steps", "log_every", "eval_every", "save_every", "keep_best", "max_skipped"])
 def test_counts_below_one_are_refused(name):
     with pytest.raises(ValueError, match=f"{name}=0: give at least 1"):
         levels(**{name: 0})

@@ -17,8 +17,8 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` (of this process by default) name; returns its exit status.
 
-    0 is success, 1 an unhealthy run (`doctor`), 2 something wrong with what was given: one line on standard error says
-    what, and `--debug` where.
+    0 is success, 1 a run that is unhealthy (`doctor`), doesn't fit (`plan`) or suffers from being killed (`drill`), 2
+    something wrong with what was given: one line on standard error says what, and `--debug` where.
     """
     options = make_parser().parse_args(arguments)
     # As for `python -m`: experiments and the classes that checkpoints name are found from where one stands.
@@ -62,10 +62,12 @@ def make_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         _add_train,
+        _add_drill,
         _add_prepare,
         _add_transcribe,
         _add_evaluate,
         _add_convert,
+        _add_plan,
         _add_doctor,
         _add_plot,
         _add_demo,
@@ -94,6 +96,18 @@ def _add_train(subparsers: Any) -> None:
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument("--distributed", action="store_true", help="this is one process of several, e.g. of a TPU pod")
     parser.add_argument("--compile-cache", metavar="DIR", help="keep compiled programs here: restarts are quicker")
+
+
+def _add_drill(subparsers: Any) -> None:
+    parser = _add(subparsers, "drill", commands.drill, "kill a run over and over: does it end as an unbroken one")
+    parser.add_argument("experiment", help="a module such as experiments.demo.pretrain, or a .py file")
+    parser.add_argument("--kills", type=int, default=8, metavar="N", help="how often (default: 8)")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="PATH=VALUE",
+        help="change settings, e.g. num_steps=200 save_every=20 eval_every=50",
+    )  # fmt: skip
+    parser.add_argument("--workdir", type=_local, metavar="DIR", help="an empty folder (default: runs/NAME_drill)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed kills at other moments")
 
 
 def _add_prepare(subparsers: Any) -> None:
@@ -194,6 +208,18 @@ def _add_convert(subparsers: Any) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="run it and transformers on the same audio; needs torch and transformers"
     )
+
+
+def _add_plan(subparsers: Any) -> None:
+    parser = _add(subparsers, "plan", commands.plan, "tell what an experiment takes on a TPU slice, without a TPU")
+    parser.add_argument("experiment", help="a module such as experiments.pretrain.base_960h, or a .py file")
+    parser.add_argument("--topology", required=True, metavar="SLICE", help="e.g. v5e:16x16, v5e-256, v4-128, v6e:2x4")
+    parser.add_argument("--mesh", metavar="AXES", help="e.g. data=64,fsdp=4 (default: as the experiment has it)")
+    parser.add_argument("--search", action="store_true", help="look for a faster way; takes half an hour or more")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="PATH=VALUE",
+        help="change settings, e.g. train_data.batch_size=512",
+    )  # fmt: skip
 
 
 def _add_doctor(subparsers: Any) -> None:

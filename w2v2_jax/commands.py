@@ -23,11 +23,12 @@ def complain(message: str) -> None:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Runs an experiment and shows its last metrics."""
+    """Runs an experiment and shows its last metrics, or where it stands if it was told to end."""
     import jax
 
     from w2v2_jax.experiment_files import load_experiment
     from w2v2_jax.metrics import read_rows
+    from w2v2_jax.preemption import Preempted
     from w2v2_jax.processes import meet
     from w2v2_jax.train import train
 
@@ -37,10 +38,34 @@ def train(options: argparse.Namespace) -> int:
         meet()
     experiment = _changed(load_experiment(options.experiment), options.set)
     workdir = options.workdir or Path("runs") / experiment.name
-    train(experiment, workdir, options.quiet)
+    try:
+        train(experiment, workdir, options.quiet)
+    except Preempted as preempted:
+        complain(str(preempted))
+        return 0
     if jax.process_index() == 0:  # the others write no metrics
         _show(_table(str(workdir), read_rows(workdir / "metrics.jsonl")[-1]))
     return 0
+
+
+def drill(options: argparse.Namespace) -> int:
+    """Shows how an experiment fares that is killed over and over; 1 if it doesn't end as the unbroken one."""
+    import jax
+
+    from w2v2_jax.drill import Run, drill, summary, table
+    from w2v2_jax.experiment_files import load_experiment
+
+    # The accelerator is for the runs.
+    jax.config.update("jax_platforms", "cpu")
+    experiment = _changed(load_experiment(options.experiment), options.set)
+    settings = ["--set", *options.set] if options.set else []
+    command = [sys.executable, "-m", "w2v2_jax.cli", "train", options.experiment, *settings, "--workdir"]
+    workdir = options.workdir or Path("runs") / f"{experiment.name}_drill"
+    run = Run(command, experiment.num_steps, experiment.eval_every)
+    outcome = drill(run, workdir, options.kills, options.seed)
+    _show(table(outcome))
+    print(summary(outcome))
+    return 1 if outcome.difference else 0
 
 
 def _changed(experiment: Any, assignments: Sequence[str]) -> Any:
@@ -218,6 +243,32 @@ def _sizes(run: Path) -> dict[str, int]:
         "num_entries": quantizer.num_entries,
         "num_distractors": task.num_distractors,
     }
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Shows what an experiment would take on a slice of a TPU pod; says by its status whether it would fit."""
+    import dataclasses
+
+    from w2v2_jax.experiment_files import load_experiment
+    from w2v2_jax.planning import report
+    from w2v2_jax.planning.chips import parse_slice
+    from w2v2_jax.planning.compiler import use_no_accelerator
+    from w2v2_jax.planning.plan import parse_mesh, plan
+    from w2v2_jax.planning.search import rank, search
+
+    use_no_accelerator()
+    slice_ = parse_slice(options.topology)
+    experiment = _changed(load_experiment(options.experiment), options.set)
+    if options.mesh:
+        experiment = dataclasses.replace(experiment, mesh=parse_mesh(options.mesh, slice_.num_chips))
+    coming = search(experiment, slice_) if options.search else map(plan, [experiment], [slice_])
+    plans = report.collect(coming, f"{experiment.name} for {slice_}")
+    if options.search:
+        _show(report.search_table(plans))
+    best = min(plans, key=rank)
+    _show(report.plan_table(best))
+    _show(report.ASSUMPTIONS)
+    return 0 if best.fits else 1
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -1,20 +1,36 @@
 """The context network g: Z -> C of section 2: convolutional positions and a Transformer over frames."""
 
+import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import normal, zeros
 from jaxtyping import Array, Bool, Float
 
+from w2v2_jax.attention import attention
 from w2v2_jax.layers import BERT_INIT, Dropout, Identity, LayerNorm, Linear, gelu, logical
 from w2v2_jax.sharding import place
 
 Context = Float[Array, "batch frame embed"]
 Valid = Bool[Array, "batch frame"]
+
+ATTENDED = "attended"
+"""What attention gives, before the map of all heads: known to policies of recomputation by this name."""
+
+_products = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names(ATTENDED),
+)
+
+
+def keep_products(*primitive: Any, **params: Any) -> bool:
+    """Of a layer, keep the products with its weights and what attention gives; recompute all else."""
+    return _products(*primitive, **params)
 
 
 class PositionalConv(nn.Module):
@@ -26,7 +42,6 @@ class PositionalConv(nn.Module):
 
     width: int = 128
     num_groups: int = 16
-    block: int = 8
 
     @nn.compact
     def __call__(self, x: Context) -> Context:
@@ -39,7 +54,7 @@ class PositionalConv(nn.Module):
         magnitude = self.param("magnitude", logical(lambda *_: tap_norms(direction), ("width",)), (self.width,))
         bias = self.param("bias", logical(zeros, ("embed",)), (dim,))
         kernel = direction * (magnitude / tap_norms(direction))[:, None, None]
-        y = grouped_conv(x, kernel.astype(x.dtype), self.block)
+        y = grouped_conv(x, kernel.astype(x.dtype))
         return gelu(y + jnp.broadcast_to(bias.astype(y.dtype), y.shape))
 
 
@@ -49,30 +64,68 @@ def tap_norms(kernel: Float[Array, "width channel feature"]) -> Float[Array, " w
 
 
 def grouped_conv(
-    x: Float[Array, "batch frame embed"], kernel: Float[Array, "width channel embed"], block: int
+    x: Float[Array, "batch frame embed"], kernel: Float[Array, "width channel embed"]
 ) -> Float[Array, "batch frame embed"]:
     """A convolution in groups of channels, with zeros at the ends: y[t] = sum over w of x[t - width // 2 + w] k[w].
 
-    Groups are a dimension that matrix products are batched over, and `block` output frames are made at once from the
-    window of input frames that any of them sees. Small groups starve a matrix unit and XLA's grouped convolution on
-    the CPU; larger blocks feed it better and spend (block - 1) / width more multiplications.
+    Blocks of consecutive output frames are made at once, from the blocks of input frames that any of them sees: small
+    groups starve a matrix unit, larger blocks feed it better and spend (block - 1) / width more multiplications. Blocks
+    are convolved on a TPU; elsewhere products over all that a block sees are faster than XLA's grouped convolution.
     """
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        tpu=functools.partial(conv_in_blocks, block=2, convolve=convolution_of_blocks),
+        default=functools.partial(conv_in_blocks, block=8, convolve=product_of_windows),
+    )
+
+
+Seen = Float[Array, "batch seen place group channel"]
+Blocks = Float[Array, "batch block place group channel"]
+BlockKernel = Float[Array, "tap place channel_in group place_out channel"]
+
+
+def conv_in_blocks(
+    x: Float[Array, "batch frame embed"],
+    kernel: Float[Array, "width channel embed"],
+    block: int,
+    convolve: Callable[[Seen, BlockKernel], Blocks],
+) -> Float[Array, "batch frame embed"]:
+    """`grouped_conv` by a convolution over blocks of frames."""
     batch, num_frames, dim = x.shape
     width, channels, _ = kernel.shape
     groups = dim // channels
     num_blocks = math.ceil(num_frames / block)
-    blocks_seen = math.ceil((width + block - 1) / block)
-    seen = blocks_seen * block
+    taps = math.ceil((width + block - 1) / block)
     # Frame f of a block meets tap w at place f + w of its window.
-    kernel = jnp.pad(kernel, ((block - 1, seen - width), (0, 0), (0, 0)))
-    shifted = jnp.stack([kernel[block - 1 - f : block - 1 - f + seen] for f in range(block)])
-    shifted = shifted.reshape(block, seen, channels, groups, channels)
+    kernel = jnp.pad(kernel, ((block - 1, taps * block - width), (0, 0), (0, 0)))
+    shifted = jnp.stack([kernel[block - 1 - f :][: taps * block] for f in range(block)], axis=2)
+    shifted = shifted.reshape(taps, block, channels, block, groups, channels).swapaxes(3, 4)
     before = width // 2
-    x = jnp.pad(x, ((0, 0), (before, (num_blocks + blocks_seen - 1) * block - num_frames - before), (0, 0)))
-    x = x.reshape(batch, num_blocks + blocks_seen - 1, block, groups, channels)
-    windows = jnp.concatenate([x[:, b : b + num_blocks] for b in range(blocks_seen)], axis=2)
-    y = jnp.einsum("bnsgi,fsigo->bnfgo", windows, shifted)
+    x = jnp.pad(x, ((0, 0), (before, (num_blocks + taps - 1) * block - num_frames - before), (0, 0)))
+    y = convolve(x.reshape(batch, num_blocks + taps - 1, block, groups, channels), shifted)
     return y.reshape(batch, num_blocks * block, dim)[:, :num_frames]
+
+
+def product_of_windows(x: Seen, kernel: BlockKernel) -> Blocks:
+    """Each block from all that it sees, copied; groups are a dimension that products are batched over."""
+    taps, num_blocks = len(kernel), x.shape[1] - len(kernel) + 1
+    windows = jnp.stack([x[:, tap : tap + num_blocks] for tap in range(taps)], axis=2)
+    return jnp.einsum("bntsgi,tsigfo->bnfgo", windows, kernel)
+
+
+def convolution_of_blocks(x: Seen, kernel: BlockKernel) -> Blocks:
+    """XLA's grouped convolution, a block's frames being channels."""
+    batch, num_blocks, block, groups, channels = x.shape
+    y = jax.lax.conv_general_dilated(
+        x.swapaxes(2, 3).reshape(batch, num_blocks, -1),
+        kernel.reshape(len(kernel), block * channels, -1),
+        (1,),
+        "VALID",
+        dimension_numbers=("NWC", "WIO", "NWC"),
+        feature_group_count=groups,
+    )
+    return y.reshape(batch, -1, groups, block, channels).swapaxes(2, 3)
 
 
 class SelfAttention(nn.Module):
@@ -93,21 +146,10 @@ class SelfAttention(nn.Module):
             for name in ("query", "key", "value")
         )
         dropout = Dropout(self.dropout)
-        attend = dropped_attention(dropout) if dropout.is_active() else jax.nn.dot_product_attention
-        y = attend(query, key, value, mask=valid[:, None, None, :])
+        rng, rate = (dropout.make_rng("dropout"), self.dropout) if dropout.is_active() else (jax.random.key(0), 0.0)
+        y = attention(query, key, value, valid.sum(axis=1), rng, rate)
+        y = checkpoint_name(y.reshape(x.shape), ATTENDED).reshape(y.shape)
         return Linear((dim,), ("head", "head_dim", "embed"), BERT_INIT, name="out")(y)
-
-
-def dropped_attention(dropout: Callable[[Array], Array]) -> Callable[..., Array]:
-    """`jax.nn.dot_product_attention` with dropout on the weights, which that function has no place for."""
-
-    def attend(query, key, value, mask):
-        scores = jnp.einsum("bthd,bshd->bhts", query, key, preferred_element_type=jnp.float32)
-        scores = jnp.where(mask, scores / math.sqrt(query.shape[-1]), jnp.finfo(jnp.float32).min)
-        weights = dropout(jax.nn.softmax(scores, axis=-1).astype(value.dtype))
-        return jnp.einsum("bhts,bshd->bthd", weights, value)
-
-    return attend
 
 
 class FeedForward(nn.Module):
@@ -199,8 +241,8 @@ class ContextNetwork(nn.Module):
     `layer_drop` (LayerDrop, section 4.2) for the whole batch, and its work is not done. LayerDrop follows a
     `layer_drop` key, dropout a `dropout` key; without them the network is deterministic. `first_norm` stands before
     the layers (post-norm networks), `last_norm` behind them (pre-norm). `remat_policy` says what of a layer is kept
-    for the backward pass, all else is computed again: by default the products with its weights are kept. The hidden
-    states cost nothing where nobody uses them.
+    for the backward pass, all else is computed again. `unroll` layers are compiled as one turn of the scan: a longer
+    compilation buys a faster step. The hidden states cost nothing where nobody uses them.
     """
 
     num_layers: int = 12
@@ -210,7 +252,8 @@ class ContextNetwork(nn.Module):
     position: nn.Module = PositionalConv()
     dropout: float = 0.1
     layer_drop: float = 0.05
-    remat_policy: Callable[..., bool] = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    remat_policy: Callable[..., bool] = keep_products
+    unroll: int = 1
 
     def __post_init__(self):
         super().__post_init__()
@@ -230,6 +273,7 @@ class ContextNetwork(nn.Module):
             split_rngs={"params": True, "dropout": True, "layer_drop": True},
             in_axes=nn.broadcast,
             length=self.num_layers,
+            unroll=self.unroll,
             metadata_params={nn.PARTITION_NAME: "layer"},
         )
         last, outputs = scanned(self.layer, x, valid)

@@ -1,6 +1,7 @@
 """What a run is made of: an `Experiment`, and what its parts have to offer."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -93,8 +94,8 @@ class Experiment:
     `init_from` makes the first parameters out of random ones. Every `log_every` steps the means of the metrics since
     are written, every `eval_every` steps `valid_data` is evaluated, every `save_every` steps the state is saved (and
     a row written, so that none spans a checkpoint); all three happen at the last step too. The newest
-    `keep_checkpoints` are kept, and the one with the lowest `best_metric` of `valid_data`, if one is named, among those
-    saved at a step that was also evaluated.
+    `keep_checkpoints` are kept, those at multiples of `keep_every` steps, and the `keep_best` with the lowest
+    `best_metric` of `valid_data`, if one is named, among those saved at a step that was also evaluated.
 
     A batch goes through the network in `accumulation_steps` parts, one after the other, which takes less memory and
     changes nothing else. `mesh` says how the devices share the work. A step whose loss or gradient isn't finite
@@ -114,6 +115,8 @@ class Experiment:
     save_every: int = 1000
     keep_checkpoints: int = 2
     best_metric: str | None = None
+    keep_best: int = 1
+    keep_every: int | float = math.inf
     accumulation_steps: int = 1
     max_skipped: int = 10
     mesh: MeshShape = DATA_PARALLEL
@@ -121,6 +124,6 @@ class Experiment:
 
     def __post_init__(self):
         positive = ("num_steps", "log_every", "eval_every", "save_every", "keep_checkpoints", "accumulation_steps")
-        for name in (*positive, "max_skipped"):
+        for name in (*positive, "max_skipped", "keep_best", "keep_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: give at least 1")

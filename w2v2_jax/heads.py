@@ -68,8 +68,8 @@ class SequenceClassifier(nn.Module):
         encoded = self.encoder(waveform, num_samples, masked, masked_channels)
         x = self.representation(name="representation")(encoded)
         # The projector is affine: of the mean it gives the mean of what it gives at every frame.
-        x = _linear(self.projection_dim, ("embed", "channel"), "projector")(frame_mean(x, encoded.valid))
-        return _linear(self.num_classes, ("channel", "label"), "classifier")(x)
+        x = _linear(self.projection_dim, ("embed", "feature"), "projector")(frame_mean(x, encoded.valid))
+        return _linear(self.num_classes, ("feature", "label"), "classifier")(x)
 
 
 class FrameClassifier(nn.Module):
@@ -180,7 +180,7 @@ class XVectorModel(nn.Module):
             )
         encoded = self.encoder(waveform, num_samples, masked, masked_channels)
         x = self.representation(name="representation")(encoded)
-        x = _linear(self.tdnn[0][0], ("embed", "channel"), "projector")(x)
+        x = _linear(self.tdnn[0][0], ("embed", "feature"), "projector")(x)
         for i, layer in enumerate(self.tdnn):
             x = TDNNLayer(*layer, name=f"tdnn_{i}")(x)
         valid = valid_mask(self.num_valid_frames(num_samples), x.shape[1])

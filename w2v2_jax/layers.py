@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer, normal, uniform, zeros
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 logical = nn.with_logical_partitioning
 """Names the axes of a parameter, for the rules in `sharding` to map to the mesh."""
@@ -61,12 +61,13 @@ class Linear(nn.Module):
         inputs = x.shape[-num_inputs:]
         fan_in = math.prod(inputs)
         kernel = self.param("kernel", logical(self.initialisers.kernel(fan_in), self.axes), (*inputs, *self.shape))
-        contracted = (range(x.ndim - num_inputs, x.ndim), range(num_inputs))
-        y = jax.lax.dot_general(x, kernel.astype(x.dtype), (contracted, ((), ())), precision=self.precision)
-        if not self.use_bias:
-            return y
-        bias = self.param("bias", logical(self.initialisers.bias(fan_in), self.axes[num_inputs:]), self.shape)
-        return y + jnp.broadcast_to(bias.astype(x.dtype), y.shape)
+        # As one axis in and one out: the memory of chips comes in tiles that short last axes would leave empty.
+        x = x.reshape(*x.shape[:-num_inputs], fan_in)
+        y = jnp.dot(x, kernel.astype(x.dtype).reshape(fan_in, -1), precision=self.precision)
+        if self.use_bias:
+            bias = self.param("bias", logical(self.initialisers.bias(fan_in), self.axes[num_inputs:]), self.shape)
+            y = y + jnp.broadcast_to(bias.astype(x.dtype).reshape(-1), y.shape)
+        return y.reshape(*y.shape[:-1], *self.shape)
 
 
 class LayerNorm(nn.Module):
@@ -112,18 +113,61 @@ class Dropout(nn.Module):
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         if not self.is_active():
             return x
-        dropped = max(1, min(255, round(self.rate * 256)))
-        keep = jax.random.bits(self.make_rng("dropout"), x.shape, jnp.uint8) >= dropped
-        return jnp.where(keep, x * (256 / (256 - dropped)), 0).astype(x.dtype)
+        return drop(x, self.make_rng("dropout"), self.rate)
+
+
+def drop(x: Float[Array, "..."], rng: Key[Array, ""], rate: float) -> Float[Array, "..."]:
+    """Sets `rate` of the values to 0, met to the nearest 1/256 but never missed by all, and scales what is kept.
+
+    At a `rate` of 0 the identity.
+    """
+    if not rate:
+        return x
+    dropped = max(1, min(255, round(rate * 256)))
+    keep = jax.random.bits(rng, x.shape, jnp.uint8) >= dropped
+    return jnp.where(keep, x * (256 / (256 - dropped)), 0).astype(x.dtype)
+
+
+ERF_FIT = (7.9670765e-01, 3.78020188e-02, -4.85074055e-04, 4.33930209e-06)
+"""Of x, x^3, x^5 and x^7 in the polynomial whose tanh is the erf of x / sqrt(2), to what bfloat16 can tell in `gelu`.
+
+The greatest difference from artanh(erf(x / sqrt(2))) for 0 < x < 5.5, 0.0008, is as small as four terms make it.
+"""
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The exact GELU, x times the normal distribution function, as fairseq computes it; not the tanh fit.
+    """The exact GELU, x times the normal distribution function, as fairseq computes it.
 
-    In float32: in bfloat16 the sum 1 + erf would lose the negative tail.
+    In float32: in bfloat16 the sum 1 + erf would lose the negative tail. For results that are rounded to bfloat16 the
+    erf is a fit that is off by less than the rounding; it is less work than erf.
     """
+    if x.dtype == jnp.bfloat16:
+        return _bfloat16_gelu(x)
     x32 = x.astype(jnp.float32)
     return (0.5 * x32 * (1 + jax.lax.erf(x32 * math.sqrt(0.5)))).astype(x.dtype)
+
+
+@jax.custom_jvp
+def _bfloat16_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    return _gelu_and_slope(x)[0]
+
+
+@_bfloat16_gelu.defjvp
+def _bfloat16_gelu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # The rule for each operation would leave several arrays in float32 for the backward pass.
+    value, slope = _gelu_and_slope(*primals)
+    return value, slope * tangents[0]
+
+
+def _gelu_and_slope(x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    x32 = x.astype(jnp.float32)
+    # From 10 on the tanh is 1 and further powers would only overflow.
+    square = jnp.minimum(x32 * x32, 100)
+    c1, c3, c5, c7 = ERF_FIT
+    erf = jnp.tanh(x32 * (c1 + square * (c3 + square * (c5 + square * c7))))
+    twice_density = (1 - erf * erf) * (c1 + square * (3 * c3 + square * (5 * c5 + square * (7 * c7))))
+    value, slope = 0.5 * x32 * (1 + erf), 0.5 * (1 + erf + x32 * twice_density)
+    return value.astype(x.dtype), slope.astype(x.dtype)
 
 
 def swish(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -30,9 +30,9 @@ def contrastive_loss(
     """
     similarity = jnp.einsum("btd,bsd->bts", unit(context), unit(quantized), precision="highest") / temperature
     target = jnp.diagonal(similarity, axis1=1, axis2=2)
-    scores = jnp.take_along_axis(similarity, distractors, axis=2)
-    same = (codes[:, :, None, :] == _pick(codes, distractors)).all(axis=-1)
-    scores = jnp.concatenate([target[:, :, None], jnp.where(same, -jnp.inf, scores)], axis=2)
+    same = (codes[:, :, None] == codes[:, None]).all(axis=-1)
+    scores = jnp.take_along_axis(jnp.where(same, -jnp.inf, similarity), distractors, axis=2)
+    scores = jnp.concatenate([target[:, :, None], scores], axis=2)
     correct = (target >= scores.max(axis=2)) & (target > scores.min(axis=2))
     return ContrastiveLoss(jax.nn.logsumexp(scores, axis=2) - target, correct)
 
@@ -47,7 +47,8 @@ def mean_probs(
     probs: Float[Array, "clip target group entry"], weight: Float[Array, "clip target"]
 ) -> Float[Array, "group entry"]:
     """How often each codebook entry is expected, over the frames with weight; zeros if there are none."""
-    return jnp.einsum("ctgv,ct->gv", probs, weight, precision="highest") / jnp.maximum(weight.sum(), 1)
+    # A sum and no product of matrices: what `probs` is computed from can then be summed on the fly.
+    return jnp.sum(probs * weight[:, :, None, None], axis=(0, 1)) / jnp.maximum(weight.sum(), 1)
 
 
 def perplexity(probs: Float[Array, "group entry"]) -> Float[Array, ""]:
@@ -89,7 +90,3 @@ def am_softmax_loss(
     """
     margins = margin * jax.nn.one_hot(labels, similarities.shape[-1])
     return cross_entropy(scale * (similarities - margins), labels)
-
-
-def _pick(codes: Int[Array, "batch target group"], distractors: Int[Array, "batch target distractor"]) -> Array:
-    return jax.vmap(lambda rows, indices: rows[indices])(codes, distractors)

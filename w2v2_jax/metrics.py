@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from jaxtyping import Float, PyTree
 
 Row = dict[str, Any]
@@ -89,6 +90,9 @@ class MetricWriter:
             sink.close()
 
 
+TIMED = ("audio_hours_per_second",)
+"""What a row says of the machine's time; all else of it depends on the experiment alone."""
+
 SHOWN = ("loss", "contrastive_accuracy", "code_perplexity", "grad_norm", "audio_hours_per_second")
 """What the progress line has room for, of what a task measures."""
 
@@ -105,13 +109,15 @@ class TrainingLog:
     """Metrics of the steps since the last row, left on the device until the row is due.
 
     A row has the mean of every metric, the hours of audio trained on a second and the learning rate of its last step,
-    `learning_rate(updates before it)`. Steps measure `audio_seconds`.
+    `learning_rate(updates before it)`. Steps measure `audio_seconds`. A run that ends between two rows saves
+    `get_state()`, and the one that goes on writes the row that the first would have written.
     """
 
     def __init__(self, writer: MetricWriter, shown: Shown, learning_rate: Callable[[int], Any]):
         self._writer, self._shown, self._learning_rate = writer, shown, learning_rate
         self._since: list[dict[str, Mean]] = []
         self._step, self._is_due, self._began = 0, False, 0.0
+        self._earlier, self._earlier_seconds = {}, 0.0
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -126,7 +132,7 @@ class TrainingLog:
         # Two steps in flight keep the device busy; more would only fill its memory with batches.
         jax.block_until_ready(self._since[-1:])
         # The clock starts when the first step is compiled.
-        self._began = self._began or time.monotonic()
+        self._start_clock()
         self._since.append(metrics)
         self._step, self._is_due = step, due
 
@@ -139,7 +145,7 @@ class TrainingLog:
         """Writes a row of what was added since the last one, if anything was."""
         if not self._since:
             return
-        metrics = merge(*jax.device_get(self._since))
+        metrics = self._sums()
         values = {name: float(mean.value()) for name, mean in metrics.items()}
         now = time.monotonic()
         values["audio_hours_per_second"] = float(metrics["audio_seconds"].total) / 3600 / (now - self._began)
@@ -147,6 +153,34 @@ class TrainingLog:
         self._writer.write(self._step, values)
         self._shown.update(self._step, {name: values[name] for name in SHOWN if name in values})
         self._since, self._is_due, self._began = [], False, now
+        self._earlier = {}
+
+    def get_state(self) -> Row:
+        """What was added since the last row, as JSON."""
+        if not (self._since or self._earlier):
+            return {}
+        self._start_clock()
+        sums = {name: [_numbered(x) for x in mean] for name, mean in self._sums().items()}
+        return {"seconds": time.monotonic() - self._began, "sums": sums}
+
+    def set_state(self, state: Row) -> None:
+        """Takes the next row to have begun with what `get_state` gave."""
+        sums = state.get("sums", {})
+        self._earlier = {name: Mean(*(np.dtype(kind).type(x) for x, kind in mean)) for name, mean in sums.items()}
+        self._earlier_seconds = state.get("seconds", 0.0)
+
+    def _start_clock(self) -> None:
+        self._began = self._began or time.monotonic() - self._earlier_seconds
+
+    def _sums(self) -> dict[str, Mean]:
+        since = jax.device_get(self._since)
+        # A run may go on with a task that measures something else: its row begins anew.
+        is_continued = not since or self._earlier.keys() == since[0].keys()
+        return merge(*[self._earlier] * bool(self._earlier and is_continued), *since)
+
+
+def _numbered(x: jax.typing.ArrayLike) -> tuple[float | int, str]:
+    return np.asarray(x).item(), np.asarray(x).dtype.name
 
 
 class _Jsonl:

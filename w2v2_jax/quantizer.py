@@ -49,10 +49,37 @@ class GumbelQuantizer(nn.Module):
         logits = scored(features.astype(jnp.float32))
         shape = (self.num_groups, self.num_entries, self.dim // self.num_groups)
         codebook = self.param("codebook", logical(UNIT_UNIFORM, ("group", "entry", "entry_dim")), shape)
-        soft = jax.nn.softmax((logits + noise) / temperature, axis=-1)
-        codes = jnp.argmax(soft, axis=-1)
-        hard = jax.nn.one_hot(codes, self.num_entries)
-        # The difference is exactly 0: the vectors are entries of the codebook, not nearly so.
-        choice = hard + (soft - jax.lax.stop_gradient(soft))
-        vectors = jnp.einsum("bfgv,gvd->bfgd", choice, codebook, precision="highest")
-        return Quantized(vectors.reshape(*vectors.shape[:2], self.dim), codes, jax.nn.softmax(logits, axis=-1))
+        vectors, codes = choose((logits + noise) / temperature, codebook)
+        # Cheaper to compute again in the backward pass than to keep.
+        probs = jax.checkpoint(jax.nn.softmax)(logits)
+        return Quantized(vectors.reshape(*vectors.shape[:2], self.dim), codes, probs)
+
+
+@jax.custom_vjp
+def choose(
+    scores: Float[Array, "batch frame group entry"], codebook: Float[Array, "group entry entry_dim"]
+) -> tuple[Float[Array, "batch frame group entry_dim"], Int[Array, "batch frame group"]]:
+    """The entry of each codebook that scores highest, and its code.
+
+    Gradients are those of a mean of all entries by the softmax of their scores (straight-through, equation 1), but for
+    the codebook's: the chosen entries alone get one.
+    """
+    codes = jnp.argmax(scores, axis=-1)
+    return codebook[jnp.arange(codebook.shape[0]), codes], codes
+
+
+def _choose_forward(scores, codebook):
+    vectors, codes = choose(scores, codebook)
+    return (vectors, codes), (scores, codes, codebook)
+
+
+def _choose_backward(kept, gradients):
+    scores, codes, codebook = kept
+    gradient, _ = gradients
+    to_choice = jnp.einsum("bfgd,gvd->bfgv", gradient, codebook, precision="highest")
+    _, through_softmax = jax.vjp(jax.nn.softmax, scores)
+    chosen = jax.nn.one_hot(codes, codebook.shape[1])
+    return *through_softmax(to_choice), jnp.einsum("bfgv,bfgd->gvd", chosen, gradient, precision="highest")
+
+
+choose.defvjp(_choose_forward, _choose_backward)

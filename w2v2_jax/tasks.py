@@ -173,7 +173,7 @@ class Pretraining:
 
     def _sub_batches(self, output: PretrainingOutput, weight: Array) -> tuple[Array, ...]:
         clips = weight.shape[0]
-        size = min(self.sub_batch_size, clips)
+        size = int(min(self.sub_batch_size, clips))
         if clips % size:
             raise ValueError(
                 f"a batch of {clips} clips can't be cut into sub-batches of {size}; make the batch size a multiple of "

@@ -1,7 +1,7 @@
 """Trains whatever an experiment describes; knows neither model nor loss.
 
 `train(experiment, workdir)` runs to the experiment's last step, starting from the newest checkpoint in `workdir` if
-there is one. Killed at any moment and started again it ends with the same parameters.
+there is one. Killed at any moment and started again it ends with the same parameters and metrics.
 """
 
 import contextlib
@@ -16,8 +16,10 @@ from jaxtyping import Array, Key, PyTree
 
 from w2v2_jax.checkpoints import Checkpoints, read_description
 from w2v2_jax.description import changes, describe
+from w2v2_jax.disk import naming_full_disk
 from w2v2_jax.experiment import Batch, Batches, Experiment, Metrics
-from w2v2_jax.metrics import MetricWriter, TrainingLog, merge
+from w2v2_jax.metrics import MetricWriter, Row, TrainingLog, merge
+from w2v2_jax.preemption import Preempted, Requested, preemption
 from w2v2_jax.processes import check_agreement
 from w2v2_jax.progress import progress
 from w2v2_jax.sharding import make_mesh, put_batch
@@ -39,6 +41,9 @@ def train(
 
     Raises:
         TrainingLostError: where `max_skipped` steps in a row weren't finite; what was learned before is saved.
+        Preempted: where it was told to end and has saved.
+        SaveError: where a checkpoint couldn't be written.
+        DiskFullError: where that, or anything else that a run writes, had no room.
     """
     program = make_program(experiment, make_mesh(devices or jax.devices(), experiment.mesh))
     description = describe(experiment)
@@ -46,11 +51,17 @@ def train(
     check_agreement({"experiment": description, **data})
     batches = experiment.train_data.batches(experiment.seed)
     workdir.mkdir(parents=True, exist_ok=True)
-    kept = (experiment.keep_checkpoints, experiment.best_metric)
-    with contextlib.closing(Checkpoints(workdir, description, *kept)) as checkpoints:
+    kept = (experiment.keep_checkpoints, experiment.best_metric, experiment.keep_best, experiment.keep_every)
+    with (
+        preemption() as requested,
+        naming_full_disk(workdir, "what the run writes"),
+        contextlib.closing(Checkpoints(workdir, description, *kept)) as checkpoints,
+    ):
+        row: Row = {}
         if restored := checkpoints.restore(program.state):
-            state, data_state, start = restored
-            batches.set_state(data_state)
+            state, place, start = restored
+            batches.set_state(place["data"])
+            row = place["row"]
             for change in changes(read_description(workdir), description):
                 _log.warning("going on from step %d with another setting: %s", start, change)
         else:
@@ -58,8 +69,10 @@ def train(
             places = jax.tree.map(lambda x: x.sharding, program.state.params)
             state = state._replace(params=jax.device_put(experiment.init_from(state.params), places))
         if jax.process_index() == 0:
-            (workdir / "experiment.json").write_text(json.dumps(description, indent=1))
-        return _run(experiment, program, state, batches, checkpoints, workdir, quiet)
+            record = workdir / "experiment.tmp"
+            record.write_text(json.dumps(description, indent=1))
+            record.replace(workdir / "experiment.json")
+        return _run(experiment, program, state, batches, row, checkpoints, requested, workdir, quiet)
 
 
 def evaluate(program: Program, params: PyTree, batches: Iterator[Batch], key: Key[Array, ""]) -> dict[str, float]:
@@ -76,18 +89,27 @@ def _run(
     program: Program,
     state: TrainState,
     batches: Batches,
+    row: Row,
     checkpoints: Checkpoints,
+    requested: Requested,
     workdir: Path,
     quiet: bool,
 ) -> TrainState:
     start, last = int(jax.device_get(state.step)), experiment.num_steps
     eval_key = jax.random.key(experiment.seed)
-    writer = MetricWriter(workdir, resume_step=start)
     skipped = jax.device_get(state.skipped)
     learning_rate = jax.jit(functools.partial(experiment.optimizer.learning_rate, num_steps=last))
-    with progress(last, start, quiet or jax.process_index() > 0) as shown:
+    with (
+        contextlib.closing(MetricWriter(workdir, resume_step=start)) as writer,
+        progress(last, start, quiet or jax.process_index() > 0) as shown,
+    ):
         log = TrainingLog(writer, shown, lambda step: jax.device_get(learning_rate(jax.device_put(step))))
+        log.set_state(row)
         for step in range(start + 1, last + 1):
+            if requested(step - 1):
+                log.flush_due()
+                checkpoints.save(step - 1, state, {"data": batches.get_state(), "row": log.get_state()})
+                raise Preempted(step - 1)
             state, metrics = program.step(state, put_batch(next(batches), program.mesh))
             skipped_before, skipped = skipped, metrics.pop(SKIPPED_IN_A_ROW).total
             # Whatever is due from the step before is fetched while this one runs.
@@ -103,14 +125,13 @@ def _run(
             if is_lost or _due(step, experiment.save_every, last):
                 log.flush()
                 with log.paused():
-                    checkpoints.save(step, state, batches.get_state(), values)
+                    checkpoints.save(step, state, {"data": batches.get_state(), "row": log.get_state()}, values)
             if is_lost:
                 raise TrainingLostError(
                     f"the loss or its gradient was not finite in {experiment.max_skipped} steps in a row, up to step "
                     f"{step - 1}; parameters are as before them, saved at step {step}: look at the data of "
                     "these steps, lower the learning rate, or compute in float32"
                 )
-    writer.close()
     return state
 
 

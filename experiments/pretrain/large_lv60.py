@@ -4,9 +4,9 @@ Paper     section 4.2 for data and batch; fairseq's large_librivox.yaml for the 
 Batch     384 crops of 20 s = 2.13 h of audio a step, in sub-batches of 3 (128 GPUs in the paper).
 Data      a corpus `librilight` prepared under the data directory, split `unlab_60k`. Not run by us.
 
-The paper describes another run (3e-4, 600k steps with a warm-up of 8 %, post-norm layers): fairseq's file, which
-this follows, and the published weights are of a later one: 5e-3, 1M steps with a warm-up of 3.2 %, layer norms
-throughout with normalised waveforms, no dropout, no feature penalty.
+The paper describes another run (large_lv60_paper): fairseq's file, which this follows, and the published weights are
+of a later one: 5e-3, 1M steps with a warm-up of 3.2 %, layer norms throughout with normalised waveforms, no dropout, no
+feature penalty.
 """
 
 from experiments.pretrain import large_960h
@@ -14,6 +14,8 @@ from w2v2_jax.data.records import Corpus
 from w2v2_jax.experiment import Experiment
 from w2v2_jax.overrides import override
 from w2v2_jax.presets import large_lv60
+
+UNLAB_60K = Corpus("librilight", "unlab_60k")
 
 
 def experiment() -> Experiment:
@@ -23,7 +25,7 @@ def experiment() -> Experiment:
             "name": "large_lv60",
             "task.model": override(large_lv60(), {"encoder.dtype": "bfloat16"}),
             "task.penalty_weight": 0.0,
-            "train_data.source": Corpus("librilight", "unlab_60k"),
+            "train_data.source": UNLAB_60K,
             "train_data.normalise": True,
             "valid_data.normalise": True,
             "optimizer.schedule.peak": 5e-3,

@@ -170,9 +170,8 @@ def test_a_network_that_transformers_does_not_have_is_refused(model, told):
 
 def test_what_matters_in_training_alone_is_no_obstacle():
     encoder = presets.base().encoder
-    position = encoder.context_network.position.clone(block=4)
     keep_all = jax.checkpoint_policies.everything_saveable
-    network = encoder.context_network.clone(dropout=0.7, remat_policy=keep_all, position=position)
+    network = encoder.context_network.clone(dropout=0.7, remat_policy=keep_all, unroll=4)
     trained = encoder.clone(context_network=network, dtype="bfloat16", feature_gradient_scale=0.0, input_dropout=0.3)
     config = config_of(Card(EncoderModel(trained), True))
     plain = config_of(Card(EncoderModel(encoder.clone(input_dropout=0.3)), True))

@@ -1,4 +1,11 @@
 import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import grain
 import jax
@@ -58,3 +65,46 @@ def test_seeds_are_distinct_and_fit_in_32_bits():
     seeds = {seed_from(*numbers) for numbers in itertools.product(range(5), range(5))} | {seed_from(2**40)}
     assert len(seeds) == 26
     assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def working(batches):
+    """Two workers, which give one after the other."""
+    next(batches), next(batches)
+    return multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_workers_are_deaf_to_signals_that_are_meant_for_the_run():
+    batches = read_ahead(grain.MapDataset.range(10**6), num_workers=2)
+    workers = working(batches)
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    assert list(itertools.islice(batches, 100)) == list(range(2, 102))
+    assert all(worker.is_alive() for worker in workers)
+    batches.close()
+    assert not multiprocessing.active_children()
+
+
+KILLED_WITH_WORKERS = """
+import os, signal, sys
+sys.path.insert(0, {folder!r})
+if __name__ == "__main__":
+    import grain
+    from iterators_test import read_ahead, working
+    workers = working(read_ahead(grain.MapDataset.range(10**6), num_workers=2))
+    print(*(worker.pid for worker in workers), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_run_end(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_WITH_WORKERS.format(folder=str(Path(__file__).parent)))
+    killed = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    pids = [int(pid) for pid in killed.stdout.split()]
+    assert len(pids) == 2
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        time.sleep(0.05)

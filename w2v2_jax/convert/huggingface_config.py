@@ -64,7 +64,7 @@ QUANTIZER = {
 TIME_MASK = {"prob": "mask_time_prob", "length": "mask_time_length", "min_spans": "mask_time_min_masks"}
 CHANNEL_MASK = {"prob": "mask_feature_prob", "length": "mask_feature_length", "min_spans": "mask_feature_min_masks"}
 
-ONLY_IN_TRAINING = r"^encoder\.(dtype|feature_gradient_scale|.*(dropout|remat_policy|position\.block)):"
+ONLY_IN_TRAINING = r"^encoder\.(dtype|feature_gradient_scale|.*(dropout|remat_policy|unroll)):"
 """Settings that a config.json has no place for, and the network is the same without."""
 
 TWO_CLASSES = {"0": "LABEL_0", "1": "LABEL_1"}

@@ -1,6 +1,10 @@
 """Endless or single passes over random-access rows, cut into batches of which each process gets its share, by Grain."""
 
 import functools
+import multiprocessing
+import os
+import signal
+import threading
 from typing import NamedTuple
 
 import grain
@@ -97,5 +101,23 @@ def read_ahead(batches: grain.MapDataset, num_workers: int) -> grain.DatasetIter
         # Grain's workers read absl's flags, which nobody has parsed in a notebook, a test or a plain script.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
-        ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+        options = grain.MultiprocessingOptions(num_workers=num_workers)
+        ahead = ahead.mp_prefetch(options, worker_init_fn=_live_as_long_as_the_run)
     return iter(ahead)
+
+
+def _live_as_long_as_the_run(_index: int, _count: int) -> None:
+    """A worker ends when its run says so or is gone, however that came about, and at nothing else.
+
+    Clusters send signals to all processes at once, while a run that is told to end still takes a step and saves.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+
+
+def _end_with_the_run() -> None:
+    run = multiprocessing.parent_process()
+    assert run is not None
+    run.join()
+    os._exit(0)

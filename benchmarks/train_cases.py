@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from w2v2_jax import presets
@@ -37,9 +38,13 @@ class Case(NamedTuple):
 
 def task_of(case: Case) -> Pretraining | CTCFinetuning:
     """What we learn, with dropout as published. No layer is left out: every step is to be the same work."""
-    model = override(
-        getattr(presets, case.preset)(), {"encoder.context_network.layer_drop": 0.0, "encoder.dtype": case.dtype}
-    )
+    model = getattr(presets, case.preset)()
+    settings = {"layer_drop": 0.0, "unroll": model.encoder.context_network.num_layers}
+    if jax.default_backend() != "tpu":
+        # As transformers does; on a TPU it is slower than to compute some of it again.
+        settings["remat_policy"] = jax.checkpoint_policies.everything_saveable
+    settings = {f"encoder.context_network.{name}": value for name, value in settings.items()}
+    model = override(model, settings | {"encoder.dtype": case.dtype})
     if case.task == "pretraining":
         return Pretraining(model)
     encoder = override(model.encoder, {"feature_gradient_scale": 0.0})

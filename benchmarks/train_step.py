@@ -212,9 +212,10 @@ def text(comparisons: list[Comparison], device: Device, repeats: int, peak: floa
         f"{case.clips} clips of {case.samples} samples, {case.dtype}: loss, gradients and Adam. Medians of {repeats} "
         "turns, the two sides alternating, each in a process of its own; while one worked the other took "
         f"{max(c.waiting for c in comparisons):.1%} of a core at most. Dropout as published, no LayerDrop, the feature "
-        "encoder frozen in CTC; no attention mask for transformers, its masks and distractors drawn beforehand and not "
-        f"timed (ours are), its AdamW fused{compiled}. MFU: operations of our products, the same for both, over "
-        f"{peak / 1e12:.3g} TFLOP/s, {of_peak}. Peak memory: "
+        "encoder frozen in CTC. Our layers are unrolled and, but on a TPU, nothing of them is recomputed. No attention "
+        "mask for transformers, its masks and distractors drawn beforehand and not timed (ours are), its AdamW fused"
+        f"{compiled}. MFU: operations of our products, the same for both, over {peak / 1e12:.3g} TFLOP/s, {of_peak}. "
+        "Peak memory: "
         + ("of the process" if device.platform == "cpu" else "of the device")
         + f", once compiled; temporaries of our compiled step: {temporaries}."
     )

@@ -13,9 +13,20 @@ FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
 # A file imports from higher up in this table, or from its own folder; nothing imports in a circle.
 LEVELS = (
-    {"batches", "frames", "masking", "losses", "layers", "ctc", "edit_distance", "metrics", "optimizers", "disk"}
-    | {"fused_attention"},
-    {"overrides", "description", "progress", "checkpoints", "sharding", "processes", "preemption", "doctor", "data"}
+    {"batches", "frames", "masking", "losses", "ctc", "edit_distance", "metrics", "optimizers", "disk"}
+    | {"fused_attention", "random_bytes"},
+    {
+        "layers",
+        "overrides",
+        "description",
+        "progress",
+        "checkpoints",
+        "sharding",
+        "processes",
+        "preemption",
+        "doctor",
+        "data",
+    }
     | {"decoding"},
     {"feature_encoder", "attention", "quantizer"},
     {"context_network"},
@@ -97,12 +108,22 @@ def test_nothing_imports_in_a_circle():
 
 def test_training_knows_neither_models_nor_tasks():
     places = {place_of(module) for module in reached_from(f"{PACKAGE}.train")}
-    not_needed = {"layers", "losses", "masking", "ctc", "decoding", "doctor"}
+    not_needed = {"layers", "random_bytes", "losses", "masking", "ctc", "decoding", "doctor"}
     assert places <= {"train", "step", "experiment", *LEVELS[0], *LEVELS[1]} - not_needed
 
 
 def test_maths_stands_alone():
-    for name in ("frames", "masking", "losses", "layers", "ctc", "edit_distance", "overrides", "metrics", "optimizers"):
+    for name in (
+        "frames",
+        "masking",
+        "losses",
+        "random_bytes",
+        "ctc",
+        "edit_distance",
+        "overrides",
+        "metrics",
+        "optimizers",
+    ):
         assert not IMPORTS[f"{PACKAGE}.{name}"]
 
 

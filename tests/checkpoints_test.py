@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import loopback
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
@@ -431,41 +430,3 @@ def test_a_disk_that_fills_in_the_background_is_named(tmp_path, hold):
     checkpoints.save(1, state_at(1), {})
     with pytest.raises(DiskFullError, match="MB free"):
         checkpoints.close()
-
-
-# Several processes.
-
-SHARED = {"params": {"kernel": np.arange(64.0).reshape(8, 8), "bias": np.ones(3)}}
-
-
-def spread_over_all(tree):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("fsdp",))
-    cut = {"kernel": PartitionSpec("fsdp"), "bias": PartitionSpec()}
-    places = {name: NamedSharding(mesh, spec) for name, spec in cut.items()}
-    return {"params": {name: jax.device_put(array, places[name]) for name, array in tree["params"].items()}}
-
-
-def save_step_1(tmp_path):
-    checkpoints = opened(tmp_path)
-    checkpoints.save(1, spread_over_all(SHARED), {"step": 5})
-    checkpoints.close()
-
-
-def go_on(tmp_path, step):
-    """Each process checks what it holds; adds 1 and saves under the next step."""
-    checkpoints = opened(tmp_path)
-    state, place, restored = checkpoints.restore(spread_over_all(SHARED))
-    assert (place, restored) == ({"step": 5}, step)
-    for name, array in state["params"].items():
-        for shard in array.addressable_shards:
-            np.testing.assert_array_equal(shard.data, SHARED["params"][name][shard.index])
-    checkpoints.save(step + 1, state, {"step": 5})
-    checkpoints.close()
-
-
-@pytest.mark.slow
-def test_a_run_saved_on_4_processes_goes_on_on_2_and_on_1(tmp_path):
-    loopback.run(4, 2, save_step_1, tmp_path)
-    loopback.run(2, 2, go_on, tmp_path, 1)
-    loopback.run(1, 1, go_on, tmp_path, 2)
-    assert newest_step(tmp_path) == 3

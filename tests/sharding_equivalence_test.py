@@ -199,7 +199,7 @@ def assert_same_as(run, workdir, place):
 
 @pytest.mark.slow
 def test_run_of_2_processes_equals_that_of_1(on_8_devices, tmp_path):
-    run_on(2, 8, finetuning, tmp_path, mesh=MeshShape(fsdp=4, tensor=2))
+    run_on(2, 4, finetuning, tmp_path, mesh=MeshShape(fsdp=2, tensor=2))
     for place in range(2):
         assert_same_as(on_8_devices(finetuning), tmp_path, place)
 
@@ -207,7 +207,7 @@ def test_run_of_2_processes_equals_that_of_1(on_8_devices, tmp_path):
 @pytest.mark.slow
 def test_run_begun_by_4_processes_and_ended_by_2_and_by_1_on_fewer_devices_equals_that_of_1(on_8_devices, tmp_path):
     """With parameters in pieces that lie with several processes, whole, and in other pieces."""
-    run_on(4, 8, pretraining, tmp_path, last=7, save_every=6, mesh=MeshShape(fsdp=4))
-    run_on(2, 4, pretraining, tmp_path, last=13, save_every=6, accumulation_steps=2)
+    run_on(4, 4, pretraining, tmp_path, last=7, save_every=6, mesh=MeshShape(fsdp=4))
+    run_on(2, 2, pretraining, tmp_path, last=13, save_every=6, accumulation_steps=2)
     run_on(1, 2, pretraining, tmp_path, save_every=6, mesh=MeshShape(fsdp=2))
     assert_same_as(on_8_devices(pretraining), tmp_path, 0)

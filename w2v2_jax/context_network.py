@@ -76,7 +76,7 @@ def grouped_conv(
         x,
         kernel,
         tpu=functools.partial(conv_in_blocks, block=2, convolve=convolution_of_blocks),
-        default=functools.partial(conv_in_blocks, block=8, convolve=product_of_windows),
+        default=functools.partial(conv_in_blocks, block=4, convolve=product_of_windows),
     )
 
 
@@ -108,10 +108,14 @@ def conv_in_blocks(
 
 
 def product_of_windows(x: Seen, kernel: BlockKernel) -> Blocks:
-    """Each block from all that it sees, copied; groups are a dimension that products are batched over."""
-    taps, num_blocks = len(kernel), x.shape[1] - len(kernel) + 1
-    windows = jnp.stack([x[:, tap : tap + num_blocks] for tap in range(taps)], axis=2)
-    return jnp.einsum("bntsgi,tsigfo->bnfgo", windows, kernel)
+    """Each block from all that it sees, copied; groups come first, so that the copies are long and the products big."""
+    batch, num_seen, block, groups, channels = x.shape
+    taps, num_blocks = len(kernel), num_seen - len(kernel) + 1
+    x = x.transpose(3, 0, 1, 2, 4).reshape(groups, batch, num_seen, -1)
+    windows = jnp.concatenate([x[:, :, tap : tap + num_blocks] for tap in range(taps)], axis=3)
+    kernel = kernel.transpose(3, 0, 1, 2, 4, 5).reshape(groups, windows.shape[-1], -1)
+    y = jnp.einsum("gnw,gwf->gnf", windows.reshape(groups, batch * num_blocks, -1), kernel)
+    return y.reshape(groups, batch, num_blocks, block, channels).transpose(1, 2, 3, 0, 4)
 
 
 def convolution_of_blocks(x: Seen, kernel: BlockKernel) -> Blocks:

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer, normal, uniform, zeros
 from jaxtyping import Array, Float, Key
 
+from w2v2_jax.random_bytes import random_bytes
+
 logical = nn.with_logical_partitioning
 """Names the axes of a parameter, for the rules in `sharding` to map to the mesh."""
 
@@ -124,7 +126,7 @@ def drop(x: Float[Array, "..."], rng: Key[Array, ""], rate: float) -> Float[Arra
     if not rate:
         return x
     dropped = max(1, min(255, round(rate * 256)))
-    keep = jax.random.bits(rng, x.shape, jnp.uint8) >= dropped
+    keep = random_bytes(rng, x.shape) >= dropped
     return jnp.where(keep, x * (256 / (256 - dropped)), 0).astype(x.dtype)
 
 

@@ -10,9 +10,10 @@ import pytest
 import soundfile
 from checkpointed import save
 
-from w2v2_jax import commands, demo, pretrained
+from w2v2_jax import demo, pretrained
 from w2v2_jax.cli import main
-from w2v2_jax.commands import complain
+from w2v2_jax.commands import conversion
+from w2v2_jax.commands.terminal import complain
 
 EXPERIMENT = """
 import checkpointed, micro
@@ -102,7 +103,7 @@ def test_json_has_the_times_of_words(run):
     assert (status, fields["file"], fields["text"], fields["seconds"]) == (0, "3.wav", "CC A", 0.5)
     first, second = fields["words"]
     assert first["text"] == "CC" and second["text"] == "A" and first["end"] <= second["start"]
-    assert fields["log_prob"] < 0
+    assert fields["score"] < 0
 
 
 def test_evaluation_of_what_was_learned_finds_no_error(run):
@@ -126,7 +127,7 @@ def test_a_run_converted_for_another_library_still_knows_what_it_learned_there_a
 
 
 def test_the_targets_of_the_command_are_those_of_the_library():
-    assert commands.TARGETS == pretrained.TARGETS
+    assert conversion.TARGETS == pretrained.TARGETS
 
 
 def test_training_again_goes_on_from_the_last_step(run):

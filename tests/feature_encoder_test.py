@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from w2v2_jax.batches import AudioBatch
 from w2v2_jax.feature_encoder import FairseqGroupNormConv, FeatureEncoder, GroupNormConv, LayerNormConv, unfold
 from w2v2_jax.frames import num_frames
 from w2v2_jax.layers import gelu
@@ -40,9 +41,8 @@ def group_norm_by_the_book(x, kernel, scale, bias):
 def test_group_norm_folded_into_the_kernel_equals_the_norm_after_the_convolution(offset, loudness):
     x = loudness * noise(0, 1, 500, 1) + offset
     params = {"kernel": noise(1, 10, 1, 6), "norm": {"scale": noise(2, 6), "bias": noise(3, 6)}}
-    y = GroupNormConv(6, 10, 5).apply(
-        {"params": jax.tree.map(jnp.array, params)}, jnp.array(x), jnp.ones((1, 99), bool)
-    )
+    clips = AudioBatch(jnp.array(x[..., 0]), jnp.array([500]))
+    y = GroupNormConv(6, 10, 5).apply({"params": jax.tree.map(jnp.array, params)}, jnp.array(x), clips)
     expected = group_norm_by_the_book(x[0, :, 0], params["kernel"], **params["norm"])
     np.testing.assert_allclose(y[0], gelu(jnp.array(expected, jnp.float32)), atol=2e-4)
 
@@ -76,6 +76,14 @@ def test_fairseqs_group_norm_lets_padding_change_a_clip():
     waveform = np.where(np.arange(SAMPLES) < 411, noise(0, 1, SAMPLES), 0).astype(np.float32)
     alone = outputs(encoder, waveform[:, :411], [411])
     assert np.abs(outputs(encoder, waveform, [411])[0, : alone.shape[1]] - alone[0]).max() > 0.01
+
+
+@pytest.mark.parametrize("num_parts", [2, 3, 8])
+@pytest.mark.parametrize("samples", [96, 411, 500, 603])
+def test_clips_that_are_worked_on_in_parts_give_what_whole_ones_give(encoder, num_parts, samples):
+    waveform, lengths = noise(0, 2, samples), np.array([samples, samples // 2])
+    whole = outputs(encoder.clone(num_parts=1), waveform, lengths)
+    np.testing.assert_allclose(outputs(encoder.clone(num_parts=num_parts), waveform, lengths), whole, atol=1e-6)
 
 
 def test_output_has_a_row_for_every_frame(encoder):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.nn.initializers import ones, variance_scaling, zeros
 from jaxtyping import Array, Bool, Float, Int
 
-from w2v2_jax.frames import PAPER_CONV_LAYERS, ConvLayers, num_valid_frames, valid_mask
+from w2v2_jax.batches import AudioBatch
+from w2v2_jax.frames import PAPER_CONV_LAYERS, ConvLayers, num_frames, num_samples, num_valid_frames, valid_mask
 from w2v2_jax.layers import NORM_EPS, TORCH_INIT, LayerNorm, gelu, logical
 from w2v2_jax.sharding import place
 
@@ -35,9 +36,7 @@ class PlainConv(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch time channel"], valid: Bool[Array, "batch frame"]
-    ) -> Float[Array, "batch frame feature"]:
+    def __call__(self, x: Float[Array, "part time channel"], clips: AudioBatch) -> Float[Array, "part frame feature"]:
         kernel = self.param("kernel", logical(KERNEL_INIT, KERNEL_AXES), (self.width, x.shape[-1], self.features))
         return gelu(conv1d(x, kernel, self.stride))
 
@@ -50,9 +49,7 @@ class LayerNormConv(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch time channel"], valid: Bool[Array, "batch frame"]
-    ) -> Float[Array, "batch frame feature"]:
+    def __call__(self, x: Float[Array, "part time channel"], clips: AudioBatch) -> Float[Array, "part frame feature"]:
         kernel = self.param("kernel", logical(KERNEL_INIT, KERNEL_AXES), (self.width, x.shape[-1], self.features))
         fan_in = self.width * x.shape[-1]
         bias = self.param("bias", logical(TORCH_INIT.bias(fan_in), ("channel",)), (self.features,))
@@ -63,9 +60,9 @@ class LayerNormConv(nn.Module):
 class GroupNormConv(nn.Module):
     """Convolution of the waveform, each channel normalised over time, GELU: the first block of BASE.
 
-    Statistics are taken over valid frames alone, so that a padded clip gives what it gives by itself. There is one
-    input channel: the statistics of every output channel follow from the mean and covariance of the frames of
-    samples, in float32, and the norm becomes part of the kernel; no pass over the activations is spent on it.
+    Statistics are taken over the valid frames of whole clips, so that a padded clip gives what it gives by itself.
+    There is one input channel: the statistics of every output channel follow from the mean and covariance of the
+    frames of samples, in float32, and the norm becomes part of the kernel; no pass over the activations is spent on it.
     """
 
     features: int
@@ -77,20 +74,26 @@ class GroupNormConv(nn.Module):
         return valid
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch time 1"], valid: Bool[Array, "batch frame"]
-    ) -> Float[Array, "batch frame feature"]:
+    def __call__(self, x: Float[Array, "part time 1"], clips: AudioBatch) -> Float[Array, "part frame feature"]:
         kernel = self.param("kernel", logical(KERNEL_INIT, KERNEL_AXES), (self.width, 1, self.features))[:, 0]
         scale, bias = _ScaleAndBias(name="norm")(self.features)
-        frames = unfold(x[..., 0], self.width, self.stride).astype(jnp.float32)
-        weight = self.statistics_over(valid).astype(jnp.float32)
-        weight = (weight / jnp.maximum(weight.sum(axis=1, keepdims=True), 1))[:, None, :]
-        centred = frames - (frames * weight).sum(axis=2, keepdims=True)
-        covariance = jnp.einsum("bwt,bvt->bwv", centred * weight, centred, precision="highest")
+        mean, covariance = self._moments(clips)
         variance = jnp.einsum("wf,bwv,vf->bf", kernel, covariance, kernel, precision="highest")
         folded = kernel[None] * (scale[None] * jax.lax.rsqrt(variance + NORM_EPS))[:, None, :]
+        mean, folded = (jnp.repeat(each, x.shape[0] // len(each), axis=0) for each in (mean, folded))
+        centred = unfold(x[..., 0], self.width, self.stride).astype(jnp.float32) - mean
         y = jnp.einsum("bwt,bwf->btf", centred.astype(x.dtype), folded.astype(x.dtype))
         return gelu(y + jnp.broadcast_to(bias.astype(y.dtype), y.shape))
+
+    def _moments(self, clips: AudioBatch) -> tuple[Float[Array, "batch width 1"], Float[Array, "batch width width"]]:
+        """Mean and covariance of the frames of samples of each clip."""
+        frames = unfold(clips.waveform, self.width, self.stride).astype(jnp.float32)
+        num_valid = num_valid_frames(clips.num_samples, ((self.features, self.width, self.stride),))
+        weight = self.statistics_over(valid_mask(num_valid, frames.shape[2])).astype(jnp.float32)
+        weight = (weight / jnp.maximum(weight.sum(axis=1, keepdims=True), 1))[:, None, :]
+        mean = (frames * weight).sum(axis=2, keepdims=True)
+        centred = frames - mean
+        return mean, jnp.einsum("bwt,bvt->bwv", centred * weight, centred, precision="highest")
 
 
 class _ScaleAndBias(nn.Module):
@@ -119,21 +122,39 @@ def unfold(x: Float[Array, "batch time"], width: int, stride: int) -> Float[Arra
     return jnp.concatenate(shifted, axis=1)[:, :width]
 
 
+def cut(waveform: Float[Array, "batch sample"], num_parts: int, layers: ConvLayers) -> Float[Array, "part length"]:
+    """Each clip in parts that make equally many frames, one after the other; parts overlap by what frames share."""
+    batch, length = waveform.shape
+    frames = max(math.ceil(num_frames(length, layers) / num_parts), 1)
+    hop = num_samples(frames + 1, layers) - num_samples(1, layers)
+    size = num_samples(frames, layers)
+    waveform = jnp.pad(waveform, ((0, 0), (0, max((num_parts - 1) * hop + size - length, 0))))
+    parts = [waveform[:, start : start + size] for start in range(0, num_parts * hop, hop)]
+    return jnp.stack(parts, axis=1).reshape(batch * num_parts, size)
+
+
 class FeatureEncoder(nn.Module):
-    """Raw audio to latents z: `first` makes the first block, `rest` the others."""
+    """Raw audio to latents z: `first` makes the first block, `rest` the others.
+
+    Blocks work on each clip in `num_parts` parts of its time, which changes nothing but the speed: XLA for TPUs
+    convolves some clips, if there aren't eight, by cutting them up itself, with copies around every layer; by its
+    estimate the encoder and its gradient then take 67 ms for five clips of 15.6 s on a v5e chip, cut like this 12 ms.
+    Blocks are called with the parts and with the `AudioBatch` of whole clips that they are from.
+    """
 
     layers: ConvLayers = PAPER_CONV_LAYERS
     first: Callable[[int, int, int], nn.Module] = GroupNormConv
     rest: Callable[[int, int, int], nn.Module] = PlainConv
+    num_parts: int = 8
 
     @nn.compact
     def __call__(
         self, waveform: Float[Array, "batch sample"], num_samples: Int[Array, " batch"]
     ) -> Float[Array, "batch frame feature"]:
-        x = waveform[:, :, None]
+        clips = AudioBatch(waveform, num_samples)
+        x = cut(waveform, self.num_parts, self.layers)[:, :, None]
         makers = (self.first, *(self.rest,) * (len(self.layers) - 1))
-        for i, (make, (features, width, stride)) in enumerate(zip(makers, self.layers, strict=True)):
-            num_valid = num_valid_frames(num_samples, self.layers[: i + 1])
-            valid = valid_mask(num_valid, (x.shape[1] - width) // stride + 1)
-            x = place(make(features, width, stride, name=f"block_{i}")(x, valid), "batch", "frame", None)
-        return x
+        for i, (make, layer) in enumerate(zip(makers, self.layers, strict=True)):
+            x = place(make(*layer, name=f"block_{i}")(x, clips), "batch", "frame", None)
+        x = x.reshape(len(waveform), -1, x.shape[-1])[:, : num_frames(waveform.shape[1], self.layers)]
+        return place(x, "batch", "frame", None)

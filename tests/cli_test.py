@@ -28,6 +28,16 @@ def experiment():
     optimizer = Adam(PolynomialDecay(peak=2e-2, warmup_steps=5))
     return Experiment("tones", checkpointed.coarse_task(), data, data, optimizer, num_steps=60, log_every=20)
 """
+LANGUAGE_EXPERIMENT = """
+from experiments.language import tiny
+from w2v2_jax.overrides import override
+
+def experiment():
+    changed = {"name": "tones_lm", "num_steps": 2, "eval_every": 2, "optimizer.schedule.warmup_steps": 1,
+               "train_data.name": "tones_lm",
+               "valid_data.name": "tones_lm"}
+    return override(tiny.experiment("data"), changed)
+"""
 TEXTS = ("AB CA", "CAB", "B", "CC A", "BAC")
 PERIODS = {"A": 12, "B": 25, "C": 50, "|": 2**20}
 
@@ -98,7 +108,7 @@ def test_one_file_gives_its_text_alone(run):
 
 
 def test_json_has_the_times_of_words(run):
-    status, out, _ = run("transcribe", "runs/tones", "3.wav", "--json")
+    status, out, _ = run("transcribe", "runs/tones", "3.wav", "--format", "json")
     fields = json.loads(out)
     assert (status, fields["file"], fields["text"], fields["seconds"]) == (0, "3.wav", "CC A", 0.5)
     first, second = fields["words"]
@@ -111,6 +121,108 @@ def test_evaluation_of_what_was_learned_finds_no_error(run):
     assert status == 0 and "0.00%" in out and "5 utterances" in out
     report = json.loads(Path("report.json").read_text())
     assert {each["reference"]: each["hypothesis"] for each in report["utterances"]} == {text: text for text in TEXTS}
+
+
+def test_a_long_recording_is_transcribed_in_chunks_and_subtitled(run):
+    texts = ("AB CA", "CAB") * 3
+    soundfile.write("long.wav", np.concatenate([sing(text) for text in texts]), 16_000)
+    chunks = ("--chunk-seconds", "1.5", "--stride-seconds", "0.3")
+    assert run("transcribe", "runs/tones", "long.wav", *chunks) == (0, f"{' '.join(texts)}\n", "")
+    status, out, _ = run("transcribe", "runs/tones", "long.wav", *chunks, "--format", "srt")
+    assert status == 0 and out.startswith("1\n00:00:00,") and " --> " in out and "AB CA CAB" in out
+    status, *_ = run("transcribe", "runs/tones", "0.wav", "2.wav", "--format", "vtt", "--output", "subtitles")
+    assert status == 0 and Path("subtitles/2.vtt").read_text().startswith("WEBVTT\n")
+    status, _, err = run("transcribe", "runs/tones", "0.wav", "2.wav", "--format", "vtt")
+    assert status == 2 and "subtitles of 2 recordings can't be one file" in err
+
+
+def test_words_and_letters_of_a_known_transcript_are_found_in_time(run):
+    status, out, _ = run("align", "runs/tones", "0.wav", "AB CA")
+    found = json.loads(out)
+    assert status == 0 and found["seconds"] == 0.6
+    assert [word["text"] for word in found["words"]] == ["AB", "CA"]
+    assert [symbol["text"] for symbol in found["symbols"]] == list("ABCA")
+    # The second word is sung from 0.3 to 0.5 s; a frame of this coarse model lasts a twentieth of a second.
+    assert abs(found["words"][1]["start"] - 0.3) < 0.11 and abs(found["words"][1]["end"] - 0.5) < 0.11
+    Path("said.txt").write_text("BAC\n")
+    status, out, _ = run("align", "runs/tones", "4.wav", "said.txt", "--format", "ctm")
+    assert status == 0 and out.split()[0] == "4" and out.split()[4] == "BAC"
+
+
+def test_a_corpus_is_aligned_into_a_file_for_each_utterance(run):
+    status, *_ = run(
+        "align", "runs/tones", "tones/train", "--data-dir", "data", "--output", "aligned", "--format", "textgrid"
+    )
+    assert status == 0 and len(list(Path("aligned").glob("*.TextGrid"))) == len(TEXTS)
+    status, _, err = run("align", "runs/tones", "tones/train", "--data-dir", "data")
+    assert status == 2 and "give a folder for its alignments with --output" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "the transcript is empty"),
+        ("AX", "character 'X' at position 1"),
+        ("ABC " * 50, "needs 200 frames"),
+    ],
+)
+def test_a_transcript_that_can_not_be_aligned_is_an_error(run, text, error):
+    status, out, err = run("align", "runs/tones", "0.wav", text)
+    assert (status, out) == (2, "") and error in err and len(err.splitlines()) == 1
+
+
+@pytest.fixture
+def model(run):
+    """An n-gram model of the transcripts, made by its command."""
+    arguments = ("--data-dir", "data", "--order", "2", "--output", "tones.arpa", "--discount-fallback")
+    assert run("lm", "train", "tones/train", *arguments)[0] == 0
+    return "tones.arpa"
+
+
+def test_a_language_model_is_trained_and_measured(run, model):
+    status, out, _ = run("lm", "perplexity", model, "tones/train", "--data-dir", "data")
+    assert status == 0 and "num unknown" in out
+    Path("other.txt").write_text("AB CA\nX\n")
+    status, out, _ = run("lm", "perplexity", model, "other.txt")
+    assert status == 0
+    status, _, err = run("lm", "train", "nowhere.txt", "--output", "x.arpa")
+    assert status == 2 and "there is no file nowhere.txt" in err
+
+
+def test_a_beam_search_with_a_language_model_recognises_reports_and_compares(run, model):
+    beam = ("--lm", model, "--lm-weight", "0.5", "--word-score", "0", "--beam", "20", "--workers", "1")
+    assert run("transcribe", "runs/tones", "0.wav", "2.wav", *beam)[:2] == (0, "0.wav\tAB CA\n2.wav\tB\n")
+    where = ("tones/train", "--data-dir", "data", "--quiet")
+    assert run("evaluate", "runs/tones", *where, "--output", "greedy.json", "--workdir", "parts")[0] == 0
+    status, out, _ = run("evaluate", "runs/tones", *where, *beam, "--html", "tones.html", "--compare", "greedy.json")
+    assert status == 0 and "0.00%" in out and "better with a probability of 50.0%" in " ".join(out.split())
+    assert "5 utterances" in Path("tones.html").read_text()
+    status, _, err = run("evaluate", "runs/tones", *where, *beam, "--workdir", "parts")
+    assert status == 2 and "parts has work of another setting" in err
+
+
+def test_weights_are_tuned_recorded_and_taken_up_by_an_evaluation(run, model):
+    where = ("tones/train", "--data-dir", "data", "--lm", model, "--beam", "10", "--workers", "1")
+    status, out, _ = run("tune", "runs/tones", *where, "--workdir", "tuned", "--trials", "3")
+    assert status == 0 and "best of 3" in out
+    assert len(Path("tuned/trials.jsonl").read_text().splitlines()) == 4
+    assert Path("tuned/surface.png").stat().st_size > 10_000
+    status, out, _ = run("evaluate", "runs/tones", *where, "--quiet", "--setting", "tuned/setting.json")
+    assert status == 0 and "5 utterances" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--beam", "5"), "--beam is for a beam search; give it a language model"),
+        (("--lm", "nothing.arpa"), "nothing.arpa"),
+        (("--lexicon", "nothing.txt"), "the lexicon nothing.txt cannot be read"),
+        (("--lm", "tones.csv"), "tones.csv is neither ARPA nor KenLM's binary"),
+    ],
+)
+def test_options_of_a_search_that_can_not_be_are_one_line(run, options, error):
+    status, _, err = run("transcribe", "runs/tones", "0.wav", *options)
+    assert status == 2 and error in err and len(err.splitlines()) == 1
 
 
 TARGETS = {"huggingface": "to_hf", "fairseq": "to_fairseq/model.pt", "torchaudio": "to_torchaudio"}
@@ -289,3 +401,26 @@ def test_an_argument_of_the_wrong_form_is_refused_with_the_right_one(capsys, arg
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_a_transformer_is_trained_on_a_text_measured_and_ranks_or_is_asked(run, model):
+    where = ("--train", "tones/train", "--dev", "tones/train", "--max-words", "20", "--data-dir", "data")
+    assert run("lm", "prepare", "tones_lm", *where)[:2] == (
+        0,
+        "tones_lm: 9 words are known, `</s>` and `<unk>` among them\n",
+    )
+    Path("lm_experiment.py").write_text(LANGUAGE_EXPERIMENT)
+    status, _, err = run("train", "lm_experiment.py", "--quiet")
+    assert status == 0, err
+    status, out, _ = run("lm", "perplexity", "runs/tones_lm", "tones/train", "--data-dir", "data")
+    assert status == 0 and "without unknown" in out
+    tuning = ("--data-dir", "data", "--lm", model, "--beam", "10", "--workers", "1", "--rescore", "runs/tones_lm")
+    status, out, _ = run("tune", "runs/tones", "tones/train", *tuning, "--workdir", "tuned_lm")
+    assert status == 0 and "--rescore runs/tones_lm" in " ".join(out.split())
+    assert set(json.loads(Path("tuned_lm/setting.json").read_text())) >= {"weights", "by_transformer"}
+    said = "0.wav\tAB CA\n2.wav\tB\n"
+    beam = ("--lm", model, "--beam", "10", "--lm-weight", "0.1", "--word-score", "0", "--workers", "1")
+    for ask in ("--rescore", "--fuse"):
+        assert run("transcribe", "runs/tones", "0.wav", "2.wav", *beam, ask, "runs/tones_lm")[:2] == (0, said)
+    status, _, err = run("transcribe", "runs/tones", "0.wav", *beam, "--rescore", "a", "--fuse", "b")
+    assert status == 2 and "give one of them" in err

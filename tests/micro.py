@@ -15,7 +15,7 @@ from w2v2_jax.data.text import SPECIALS, WORD_END, Vocabulary
 from w2v2_jax.experiment import Experiment
 from w2v2_jax.feature_encoder import FeatureEncoder
 from w2v2_jax.masking import MaskSpans
-from w2v2_jax.metrics import read_rows
+from w2v2_jax.metrics import TIMED, read_rows
 from w2v2_jax.model import CTCModel, PretrainingModel, Wav2Vec2
 from w2v2_jax.optimizers import Adam, PolynomialDecay
 from w2v2_jax.quantizer import GumbelQuantizer
@@ -151,7 +151,7 @@ class WatchedBatches:
         self.get_state, self.set_state = batches.get_state, batches.set_state
 
     def __next__(self):
-        self.watch(self.batches.step)
+        self.watch(self.batches.get_state()["step"])
         return next(self.batches)
 
 
@@ -211,7 +211,7 @@ def run(make: Callable[..., Experiment], workdir: Path, devices: int | None = No
 def metric_rows(workdir: Path) -> list[dict[str, float]]:
     """All rows of a run but for what they say of time."""
     rows = read_rows(workdir / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if name != "audio_hours_per_second"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
 
 
 def assert_same_run(workdir: Path, other: Path) -> None:

@@ -11,8 +11,9 @@ from checkpointed import coarse_task, params_of, save
 
 from w2v2_jax.batches import AudioBatch
 from w2v2_jax.data.audio import AudioError, normalise
-from w2v2_jax.decoding.greedy import collapse
-from w2v2_jax.recognition import NotARecogniserError, Recogniser, Word, load_recogniser, words_in
+from w2v2_jax.data.chunks import Chunking
+from w2v2_jax.decoding.greedy import collapse, greedy
+from w2v2_jax.recognition import NotARecogniserError, Recogniser, load_recogniser
 
 TASK = coarse_task()
 RECOGNISER = Recogniser(TASK, nn.unbox(jax.jit(TASK.init)(jax.random.key(0))), normalise=False)
@@ -44,13 +45,13 @@ def test_a_recogniser_that_normalises_does_not_hear_loudness_and_offset():
     (expected,) = RECOGNISER.transcribe([normalise(waveform)])
     assert as_it_is == expected
     # The formula adds 1e-5 to the variance, which is a tenth of that of the quiet clip.
-    assert quiet.log_prob == pytest.approx(expected.log_prob, rel=0.05)
+    assert quiet.score == pytest.approx(expected.score, rel=0.05)
 
 
 def test_few_shapes_are_compiled_for_many_lengths():
     recogniser = Recogniser(TASK, RECOGNISER.params, normalise=False)
     list(recogniser.transcribe(noise(n) for n in range(2000, 82_000, 10_000)))
-    assert recogniser._recognise._cache_size() == 2
+    assert recogniser._log_probs._cache_size() == 2
 
 
 def test_a_waveform_without_a_frame_is_an_error_that_names_its_place():
@@ -71,20 +72,6 @@ def test_files_of_other_rates_are_resampled_and_bad_ones_do_not_stop_the_others(
     assert list(results) == files
     assert isinstance(results[files[1]], AudioError) and isinstance(results[files[3]], AudioError)
     assert results[files[0]].seconds == 0.5 and results[files[2]].seconds == 1.0
-
-
-def test_a_word_lasts_from_its_first_letter_to_its_last():
-    labels = micro.VOCABULARY.encode("AB C")  # A B | C |
-    words = words_in(micro.VOCABULARY, labels, np.array([2, 4, 6, 10, 12]), np.array([3, 5, 7, 11, 13]), 0.02)
-    assert words == (Word("AB", 0.04, 0.1), Word("C", 0.2, 0.22))
-
-
-def test_a_last_word_counts_without_the_mark_that_ends_it_and_specials_are_no_word():
-    unknown = micro.VOCABULARY.symbols.index("<unk>")
-    labels = np.array([*micro.VOCABULARY.encode("A"), unknown, *micro.VOCABULARY.encode("B")[:1]])
-    frames = np.arange(5)
-    assert [word.text for word in words_in(micro.VOCABULARY, labels, frames[:-1], frames[1:], 1.0)] == ["A", "B"]
-    assert words_in(micro.VOCABULARY, labels[2:3], frames[:1], frames[1:2], 1.0) == ()
 
 
 def test_a_run_gives_its_newest_checkpoint_and_a_step_is_found_by_its_folder(tmp_path):
@@ -110,3 +97,21 @@ def test_data_that_does_not_say_whether_it_is_normalised_is_an_error(tmp_path):
 def test_a_missing_checkpoint_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no .*/nothing"):
         load_recogniser(tmp_path / "nothing")
+
+
+def test_a_long_file_is_recognised_in_chunks_whose_emissions_are_joined(tmp_path):
+    recogniser = dataclasses.replace(RECOGNISER)
+    waveform = (0.1 * noise(40_000)).clip(-0.9, 0.9)
+    soundfile.write(tmp_path / "long.wav", waveform, 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "short.wav", waveform[:9000], 16_000, subtype="FLOAT")
+    files = [tmp_path / "long.wav", tmp_path / "missing.wav", tmp_path / "short.wav"]
+    chunking = Chunking(1.0, 0.2)
+    (_, found), (_, missing), (_, short) = recogniser.transcribe_files(files, chunking)
+    parts = list(chunking.cut([waveform], recogniser.hop))
+    assert len(parts) > 2
+    emissions = recogniser.emissions([part.waveform for part in parts])
+    joined = np.concatenate([each[part.first : part.stop] for part, each in zip(parts, emissions, strict=True)])
+    expected = next(greedy([joined], TASK.vocabulary))
+    assert found.text == TASK.vocabulary.decode(expected.labels)
+    assert found.score == pytest.approx(expected.score)
+    assert found.seconds == 2.5 and short.seconds == 9000 / 16_000 and isinstance(missing, AudioError)

@@ -1,4 +1,4 @@
-"""The two kinds of batch that a data pipeline hands to a task, and the keys of their rows."""
+"""The kinds of batch that a data pipeline hands to a task, and the keys of their rows."""
 
 from typing import NamedTuple
 
@@ -24,6 +24,16 @@ class LabeledBatch(NamedTuple):
     num_samples: Int[Arrays, " batch"]
     labels: Int[Arrays, "batch label"]
     num_labels: Int[Arrays, " batch"]
+
+
+class TokenBatch(NamedTuple):
+    """Texts as token ids, zero beyond `num_tokens`; a row of 0 tokens fills up a batch and counts nowhere."""
+
+    tokens: Int[Arrays, "batch token"]
+    num_tokens: Int[Arrays, " batch"]
+
+
+Batch = AudioBatch | LabeledBatch | TokenBatch
 
 
 def example_keys(key: Key[Array, ""], num_examples: int) -> Key[Array, " batch"]:

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from w2v2_jax.commands import conversion, corpora, recognition, runs, training
+from w2v2_jax.commands import conversion, corpora, language, recognition, runs, training
 from w2v2_jax.commands.terminal import FAILED, complain
 
 INTERRUPTED = 130
@@ -35,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Every command with its options; what it parses has the function to call as `command`."""
     parser = argparse.ArgumentParser(prog="w2v2", description="wav2vec 2.0 in JAX: pretrain, fine-tune, transcribe.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (training, corpora, recognition, conversion, runs):
+    for group in (training, corpora, recognition, language, conversion, runs):
         group.add(subparsers)
     return parser
 

@@ -24,7 +24,7 @@ from w2v2_jax.data.audio import Phone, decode_flac, normalise
 from w2v2_jax.data.prepare import prepare
 from w2v2_jax.data.records import Corpus
 from w2v2_jax.data.synthetic import ESpeak
-from w2v2_jax.evaluation import Report, evaluate_recogniser
+from w2v2_jax.evaluation import WORDS, Report, evaluate_recogniser
 from w2v2_jax.metrics import read_rows
 from w2v2_jax.overrides import override
 from w2v2_jax.recognition import Recogniser, load_recogniser
@@ -121,9 +121,9 @@ def _rates(reports: dict[str, Report]) -> Table:
     table.add_column("")
     for name in reports:
         table.add_column(name, justify="right")
-    for unit in ("word", "character"):
-        scores = [getattr(report, f"{unit}_error_rate") for report in reports.values()]
-        table.add_row(f"{unit} error rate", *(f"{s.rate:.1%}  ({s.low:.1%} to {s.high:.1%})" for s in scores))
+    for unit in WORDS:
+        scores = [report.rates[unit] for report in reports.values()]
+        table.add_row(f"errors in {unit}", *(f"{s.rate:.1%}  ({s.low:.1%} to {s.high:.1%})" for s in scores))
     utterances = next(iter(reports.values())).utterances
     table.caption = f"{len(utterances)} utterances; greedy decoding, no language model"
     return table

@@ -9,11 +9,10 @@ import jax
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from w2v2_jax.batches import AudioBatch, LabeledBatch
+from w2v2_jax.batches import Batch
 from w2v2_jax.metrics import Mean
 from w2v2_jax.sharding import DATA_PARALLEL, RULES, MeshShape, Rules
 
-Batch = AudioBatch | LabeledBatch
 Metrics = dict[str, Mean]
 
 

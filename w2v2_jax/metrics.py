@@ -90,10 +90,13 @@ class MetricWriter:
             sink.close()
 
 
-TIMED = ("audio_hours_per_second",)
+RATES = {"audio_seconds": ("audio_hours_per_second", 3600), "tokens": ("tokens_per_second", 1)}
+"""The speed of training in a row, and how many of what a step has seen are one of its unit."""
+
+TIMED = tuple(name for name, _ in RATES.values())
 """What a row says of the machine's time; all else of it depends on the experiment alone."""
 
-SHOWN = ("loss", "contrastive_accuracy", "code_perplexity", "grad_norm", "audio_hours_per_second")
+SHOWN = ("loss", "contrastive_accuracy", "code_perplexity", "grad_norm", *TIMED)
 """What the progress line has room for, of what a task measures."""
 
 
@@ -108,9 +111,9 @@ class Shown(Protocol):
 class TrainingLog:
     """Metrics of the steps since the last row, left on the device until the row is due.
 
-    A row has the mean of every metric, the hours of audio trained on a second and the learning rate of its last step,
-    `learning_rate(updates before it)`. Steps measure `audio_seconds`. A run that ends between two rows saves
-    `get_state()`, and the one that goes on writes the row that the first would have written.
+    A row has the mean of every metric, the hours of audio or the tokens trained on a second, and the learning rate of
+    its last step, `learning_rate(updates before it)`. Steps measure `audio_seconds` or `tokens`. A run that ends
+    between two rows saves `get_state()`, and the one that goes on writes the row that the first would have written.
     """
 
     def __init__(self, writer: MetricWriter, shown: Shown, learning_rate: Callable[[int], Any]):
@@ -148,7 +151,9 @@ class TrainingLog:
         metrics = self._sums()
         values = {name: float(mean.value()) for name, mean in metrics.items()}
         now = time.monotonic()
-        values["audio_hours_per_second"] = float(metrics["audio_seconds"].total) / 3600 / (now - self._began)
+        for amount in RATES.keys() & metrics.keys():
+            rate, unit = RATES[amount]
+            values[rate] = float(metrics[amount].total) / unit / (now - self._began)
         values["learning_rate"] = float(self._learning_rate(self._step - 1))
         self._writer.write(self._step, values)
         self._shown.update(self._step, {name: values[name] for name in SHOWN if name in values})

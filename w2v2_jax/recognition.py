@@ -1,29 +1,36 @@
 """From speech to text: `load_recogniser("runs/finetune_base").transcribe_files(["a.wav", "b.flac"])`."""
 
+import collections
 import dataclasses
 import functools
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int, PyTree
+from jaxtyping import Float32, PyTree
 
 from w2v2_jax import frames
 from w2v2_jax.batches import AudioBatch
-from w2v2_jax.data.audio import SAMPLE_RATE, AudioError, Waveform, normalise, read_audio
+from w2v2_jax.data.audio import SAMPLE_RATE, AudioError, Waveform, normalise
 from w2v2_jax.data.buckets import round_up
+from w2v2_jax.data.chunks import Chunk, Chunking
 from w2v2_jax.data.text import Vocabulary
-from w2v2_jax.decoding.greedy import GreedyPath, greedy_decode
+from w2v2_jax.decoding.greedy import Decoded, greedy
+from w2v2_jax.decoding.segments import Segment, word_segments
 from w2v2_jax.model import CTCModel
 from w2v2_jax.pretrained import open_any, placed
 from w2v2_jax.sharding import make_mesh, put_batch
 from w2v2_jax.tasks import CTCFinetuning
 
+CHUNKING = Chunking()
+
 WINDOW = 256
-"""Waveforms that are looked at together, to batch those of about equal length."""
+WINDOW_SAMPLES = 2**25
+"""As many waveforms, or samples of them, are looked at together, to batch those of about equal length."""
 MIN_PADDED = 2**16
 BATCH_SAMPLES = 2**22
 """Most samples of a batch, padding included, unless one clip has more: activations of BASE then take some 10 GB."""
@@ -33,25 +40,25 @@ class NotARecogniserError(ValueError):
     """A checkpoint of something that doesn't write text, such as pretraining."""
 
 
-class Word(NamedTuple):
-    """A word and when it was recognised, in seconds from the start of the clip."""
-
-    text: str
-    start: float
-    end: float
-
-
 class Transcript(NamedTuple):
-    """What was recognised in a clip of `seconds`: its words, and the log probability of the best path in nats."""
+    """What was recognised in a recording of `seconds`: its words, and the decoder's score of them (of a greedy one the
+    log probability of the best path in nats)."""
 
-    words: tuple[Word, ...]
+    words: tuple[Segment, ...]
     seconds: float
-    log_prob: float
+    score: float
 
     @property
     def text(self) -> str:
         """The words with a space between them."""
         return " ".join(word.text for word in self.words)
+
+
+Emissions = Float32[np.ndarray, "frame label"]
+"""Log probabilities in nats of every label at every frame."""
+
+Decoder = Callable[[Iterable[Emissions], Vocabulary], Iterator[Decoded]]
+"""What makes labels of the emissions of one recording after the other."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,9 +68,21 @@ class Recogniser:
     task: CTCFinetuning
     params: PyTree
     normalise: bool
+    decoder: Decoder = greedy
 
-    def transcribe(self, waveforms: Iterable[Float32[np.ndarray, " _"]]) -> Iterator[Transcript]:
-        """The transcript of each 16 kHz waveform, in their order and as it comes; normalises them if need be.
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the labels stand for."""
+        return self.task.vocabulary
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        layers = self.task.model.encoder.feature_encoder.layers
+        return frames.num_samples(2, layers) - frames.num_samples(1, layers)
+
+    def emissions(self, waveforms: Iterable[Float32[np.ndarray, " _"]]) -> Iterator[Emissions]:
+        """The emissions of each 16 kHz waveform, in their order; normalises them if need be.
 
         Clips of about equal length share a batch, padded to a power of two, so that few shapes are compiled however
         many lengths there are. Batches are cut over the devices of this process.
@@ -71,80 +90,102 @@ class Recogniser:
         Raises:
             AudioError: for a waveform shorter than the receptive field of a frame, naming its place.
         """
-        numbered = enumerate(waveforms)
-        while window := list(itertools.islice(numbered, WINDOW)):
-            for number, waveform in window:
-                self._check_length(number, len(waveform))
-            yield from self._transcribe_window([waveform for _, waveform in window])
+        needed = self.task.model.encoder.receptive_field
+        window: list[Waveform] = []
+        for number, waveform in enumerate(waveforms):
+            if len(waveform) < needed:
+                raise AudioError(f"too short: waveform {number} has {len(waveform)} samples; a frame needs {needed}")
+            window.append(waveform)
+            if len(window) == WINDOW or sum(map(len, window)) > WINDOW_SAMPLES:
+                yield from self._emissions_of(window)
+                window = []
+        yield from self._emissions_of(window)
+
+    def transcribe(self, waveforms: Iterable[Float32[np.ndarray, " _"]]) -> Iterator[Transcript]:
+        """The transcript of each 16 kHz waveform as a whole, see `emissions`, in their order and as it comes."""
+        items = ((len(waveform) / SAMPLE_RATE, waveform) for waveform in waveforms)
+        for seconds, decoded in self._decoded(_past_errors(self.emissions, items)):
+            yield self._transcript(decoded, seconds)
 
     def transcribe_files(
-        self, files: Iterable[str | Path], max_seconds: float = 120.0
+        self, files: Iterable[str | Path], chunking: Chunking = CHUNKING, max_seconds: float = math.inf
     ) -> Iterator[tuple[str | Path, Transcript | AudioError]]:
-        """Each file with its transcript, or with what is wrong with it, in their order.
+        """Each file with its transcript, or with what is wrong with it, in their order; see `emissions_of_files`."""
+        for (file, seconds), decoded in self._decoded(self.emissions_of_files(files, chunking, max_seconds)):
+            yield file, decoded if isinstance(decoded, AudioError) else self._transcript(decoded, seconds)
 
-        Anything that soundfile reads will do; it is resampled to 16 kHz and its channels are averaged. Attention is
-        over the whole clip, so memory grows with the square of `max_seconds`.
+    def emissions_of_files(
+        self, files: Iterable[str | Path], chunking: Chunking = CHUNKING, max_seconds: float = math.inf
+    ) -> Iterator[tuple[tuple[str | Path, float], Emissions | AudioError]]:
+        """Each file and its length in seconds, with its emissions or with what is wrong with it, in their order.
+
+        Anything that soundfile reads will do; it is resampled to 16 kHz and its channels are averaged. Longer files
+        are read, and recognised, in chunks that overlap, whose emissions are joined.
         """
-        pending = iter(files)
-        while window := list(itertools.islice(pending, WINDOW)):
-            audio = [_read(file, max_seconds) for file in window]
-            transcripts = self.transcribe(each for each in audio if not isinstance(each, AudioError))
-            for file, each in zip(window, audio, strict=True):
-                yield file, each if isinstance(each, AudioError) else next(transcripts)
+        return _join(_past_errors(self.emissions, self._chunks(files, chunking, max_seconds)))
 
-    def _check_length(self, number: int, num_samples: int) -> None:
-        needed = self.task.model.encoder.receptive_field
-        if num_samples < needed:
-            raise AudioError(f"too short: waveform {number} has {num_samples} samples; a frame needs {needed}")
+    def _chunks(self, files, chunking, max_seconds) -> Iterator[tuple[tuple[str | Path, Chunk | None], Waveform]]:
+        for file in files:
+            try:
+                for chunk in chunking.read(file, self.hop, max_seconds):
+                    yield (file, chunk), chunk.waveform
+            except AudioError as error:
+                yield (file, None), error
 
-    def _transcribe_window(self, waveforms: Sequence[Float32[np.ndarray, " _"]]) -> list[Transcript]:
-        transcripts: dict[int, Transcript] = {}
+    def _decoded(self, items):
+        return _past_errors(lambda emissions: self.decoder(emissions, self.vocabulary), items)
+
+    def _emissions_of(self, waveforms: Sequence[Float32[np.ndarray, " _"]]) -> list[Emissions]:
+        found: dict[int, Emissions] = {}
         for places, shape in _plan([len(waveform) for waveform in waveforms], jax.local_device_count()):
             batch = AudioBatch(np.zeros(shape, np.float32), np.zeros(shape[0], np.int32))
             for row, place in enumerate(places):
                 waveform = waveforms[place]
                 batch.waveform[row, : len(waveform)] = normalise(waveform) if self.normalise else waveform
                 batch.num_samples[row] = len(waveform)
-            path = jax.device_get(self._recognise(self.params, put_batch(batch, _mesh())))
+            log_probs = jax.device_get(self._log_probs(self.params, put_batch(batch, _mesh())))
             for row, place in enumerate(places):
-                transcripts[place] = self._transcript(path, row, int(batch.num_samples[row]))
-        return [transcripts[place] for place in range(len(waveforms))]
+                found[place] = log_probs[row, : self.task.model.encoder.num_frames(len(waveforms[place]))]
+        return [found[place] for place in range(len(waveforms))]
 
     @functools.cached_property
-    def _recognise(self):
-        return jax.jit(
-            lambda params, batch: greedy_decode(
-                self.task.logits(params, batch), self.task.num_frames(batch), self.task.vocabulary.blank_id
-            )
-        )
+    def _log_probs(self):
+        return jax.jit(lambda params, batch: jax.nn.log_softmax(self.task.logits(params, batch).astype(jnp.float32)))
 
-    def _transcript(self, path: GreedyPath, row: int, num_samples: int) -> Transcript:
-        labels, num_labels, starts, stops = (np.asarray(x)[row] for x in path.collapsed)
-        layers = self.task.model.encoder.feature_encoder.layers
-        seconds_per_frame = (frames.num_samples(2, layers) - frames.num_samples(1, layers)) / SAMPLE_RATE
-        words = words_in(self.task.vocabulary, labels[:num_labels], starts, stops, seconds_per_frame)
-        return Transcript(words, num_samples / SAMPLE_RATE, float(path.log_probs[row]))
+    def _transcript(self, decoded: Decoded, seconds: float) -> Transcript:
+        words = word_segments(self.vocabulary, *decoded[:-1], seconds_per_frame=self.hop / SAMPLE_RATE)
+        return Transcript(words, seconds, decoded.score)
 
 
-def words_in(
-    vocabulary: Vocabulary,
-    labels: Int[np.ndarray, " label"],
-    starts: Int[np.ndarray, " frame"],
-    stops: Int[np.ndarray, " frame"],
-    seconds_per_frame: float,
-) -> tuple[Word, ...]:
-    """The words that labels spell: label i is heard from frame `starts[i]` up to, not including, `stops[i]`."""
-    ends = [place for place, label in enumerate(labels) if label == vocabulary.word_end_id]
-    bounds = zip([0, *(end + 1 for end in ends)], [*ends, len(labels)], strict=True)
-    return tuple(
-        Word(
-            text,
-            round(float(starts[first]) * seconds_per_frame, 3),
-            round(float(stops[last - 1]) * seconds_per_frame, 3),
-        )
-        for first, last in bounds
-        if (text := vocabulary.decode(labels[first:last]))
-    )
+def _past_errors(process: Callable[[Iterator[Any]], Iterator[Any]], items: Iterable[tuple[Any, Any]]):
+    """Values replaced by what `process` makes of them, one by one and in order; errors among them stay as they are."""
+    waiting: collections.deque[tuple[Any, Any]] = collections.deque()
+
+    def values():
+        for tag, value in items:
+            waiting.append((tag, value))
+            if not isinstance(value, AudioError):
+                yield value
+
+    for result in process(values()):
+        while isinstance(waiting[0][1], AudioError):
+            yield waiting.popleft()
+        yield waiting.popleft()[0], result
+    yield from waiting
+
+
+def _join(items):
+    """The emissions of chunks joined to those of files, which last so many seconds."""
+    parts: list[Emissions] = []
+    for (file, chunk), found in items:
+        if isinstance(found, AudioError):
+            yield (file, 0.0), found
+            parts = []
+            continue
+        parts.append(found[chunk.first : chunk.stop])
+        if chunk.stop is None:
+            yield (file, (chunk.start + len(chunk.waveform)) / SAMPLE_RATE), np.concatenate(parts)
+            parts = []
 
 
 def load_recogniser(path: str | Path, language: str = "") -> Recogniser:
@@ -168,13 +209,6 @@ def load_recogniser(path: str | Path, language: str = "") -> Recogniser:
 
 def _mesh():
     return make_mesh(jax.local_devices())
-
-
-def _read(file: str | Path, max_seconds: float) -> Waveform | AudioError:
-    try:
-        return read_audio(file, max_seconds)
-    except AudioError as error:
-        return error
 
 
 def _plan(lengths: Sequence[int], num_devices: int) -> Iterator[tuple[list[int], tuple[int, int]]]:

@@ -18,10 +18,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 from jaxtyping import PyTree as Tree
 
-from w2v2_jax.batches import AudioBatch, LabeledBatch
+from w2v2_jax.batches import AudioBatch, LabeledBatch, TokenBatch
 
-Batch = AudioBatch | LabeledBatch
-AnyBatch = TypeVar("AnyBatch", AudioBatch, LabeledBatch)
+AnyBatch = TypeVar("AnyBatch", AudioBatch, LabeledBatch, TokenBatch)
 MeshAxis = str | tuple[str, ...] | None
 Rules = tuple[tuple[str, MeshAxis], ...]
 
@@ -201,9 +200,9 @@ def put_batch(batch: AnyBatch, mesh: Mesh) -> AnyBatch:
     """Cuts a batch of this process's rows over its devices; all processes together hold the global batch."""
     sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
     parts = len(mesh.local_devices) // mesh.shape[TENSOR]
-    if len(batch.num_samples) % parts:
+    if len(batch[0]) % parts:
         raise ValueError(
-            f"a batch of {len(batch.num_samples)} rows can't be cut over {parts} devices; make the batch size a "
+            f"a batch of {len(batch[0])} rows can't be cut over {parts} devices; make the batch size a "
             f"multiple of {mesh.shape[DATA] * mesh.shape[FSDP]}"
         )
     return type(batch)(*(jax.make_array_from_process_local_data(sharding, np.asarray(x)) for x in batch))

@@ -11,14 +11,17 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key, PyTree
 
-from w2v2_jax.batches import example_keys
+from w2v2_jax.batches import Batch, example_keys
 from w2v2_jax.data.audio import SAMPLE_RATE
-from w2v2_jax.experiment import Batch, Experiment, Metrics, Task
+from w2v2_jax.experiment import Experiment, Metrics, Task
 from w2v2_jax.metrics import Mean
 from w2v2_jax.sharding import abstract, optimizer_shardings, param_shardings, place, placing, replicated
 
 SKIPPED_IN_A_ROW = "skipped_in_a_row"
 """The metric by which a run that is lost is found."""
+
+AMOUNTS = {"num_samples": ("audio_seconds", SAMPLE_RATE), "num_tokens": ("tokens", 1)}
+"""The metric of how much a batch holds, and its unit, by what the batch has lengths in."""
 
 
 class TrainState(NamedTuple):
@@ -54,7 +57,7 @@ def train_step(
     `lay` says where gradients are to lie. A step whose loss or gradient isn't finite leaves parameters and optimizer
     as they were, and its metrics don't count.
     """
-    keys = example_keys(jax.random.fold_in(state.key, state.step), len(batch.num_samples))
+    keys = example_keys(jax.random.fold_in(state.key, state.step), len(batch[0]))
     parts = micro_batches((batch, place(keys, "batch")), accumulation_steps, task.rows_together)
 
     def objective(params, batch, keys):
@@ -84,9 +87,9 @@ def train_step(
     metrics |= {"grad_norm": Mean(gradient_norm, jnp.ones(()))}
     metrics = jax.tree.map(lambda x: jnp.where(is_finite, x, 0), metrics)
     once = jnp.ones(())
-    audio_seconds = batch.num_samples.astype(jnp.float32).sum() / SAMPLE_RATE
+    lengths, (amount, unit) = next((getattr(batch, name), AMOUNTS[name]) for name in batch._fields if name in AMOUNTS)
     metrics |= {
-        "audio_seconds": Mean(audio_seconds, once),
+        amount: Mean(lengths.astype(jnp.float32).sum() / unit, once),
         "skipped": Mean(1.0 - is_finite, once),
         SKIPPED_IN_A_ROW: Mean(skipped, once),
     }
@@ -155,7 +158,7 @@ def make_program(experiment: Experiment, mesh: Mesh) -> Program:
 
     def evaluate(params, batch, key):
         with placing(mesh, rules):
-            return task.evaluate(params, batch, example_keys(key, len(batch.num_samples)))
+            return task.evaluate(params, batch, example_keys(key, len(batch[0])))
 
     return Program(
         mesh,

@@ -14,10 +14,11 @@ from pathlib import Path
 import jax
 from jaxtyping import Array, Key, PyTree
 
+from w2v2_jax.batches import Batch
 from w2v2_jax.checkpoints import Checkpoints, read_description
 from w2v2_jax.description import changes, describe
 from w2v2_jax.disk import naming_full_disk
-from w2v2_jax.experiment import Batch, Batches, Experiment, Metrics
+from w2v2_jax.experiment import Batches, Experiment, Metrics
 from w2v2_jax.metrics import MetricWriter, Row, TrainingLog, merge
 from w2v2_jax.preemption import Preempted, Requested, preemption
 from w2v2_jax.processes import check_agreement

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from w2v2_jax.ctc import ctc_loss
-from w2v2_jax.decoding.greedy import collapse, greedy_decode
+from w2v2_jax.data.text import Vocabulary
+from w2v2_jax.decoding.greedy import collapse, greedy, greedy_decode
 
 
 def collapse_by_hand(ids):
@@ -76,3 +77,15 @@ def test_nan_beyond_the_last_frame_does_not_leak():
     clean_path, dirty_path = (greedy_decode(x, num_frames) for x in (logits, dirty))
     jax.tree.map(np.testing.assert_array_equal, clean_path, dirty_path)
     assert (int(dirty_path.collapsed.num_labels[1]), float(dirty_path.log_probs[1])) == (0, 0.0)
+
+
+def test_a_recording_decoded_on_the_host_is_that_decoded_on_the_device():
+    logits = jax.random.normal(jax.random.key(0), (3, 40, 5))
+    vocabulary = Vocabulary(("A", "<b>", "B", "C", "|"), specials=("<b>",), blank="<b>")
+    num_frames = jnp.array([40, 7, 0])
+    path = greedy_decode(logits, num_frames, blank=1)
+    log_probs = np.asarray(jax.nn.log_softmax(logits))
+    emissions = [each[: int(count)] for each, count in zip(log_probs, num_frames, strict=True)]
+    for row, found in enumerate(greedy(emissions, vocabulary)):
+        assert unpack(path.collapsed, row) == list(zip(*map(np.ndarray.tolist, found[:3]), strict=True))
+        assert found.score == pytest.approx(float(path.log_probs[row]), rel=1e-5)

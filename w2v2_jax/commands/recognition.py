@@ -1,25 +1,60 @@
-"""From speech to text: `transcribe` and `evaluate`."""
+"""From speech to text: `transcribe`, `align` and `evaluate`."""
 
 import argparse
+import contextlib
+import dataclasses
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from w2v2_jax.commands.decoders import add_decoder, decoder_of, described
 from w2v2_jax.commands.terminal import FAILED, add_checkpoint, add_command, add_data_dir, complain, dataset, given, show
+
+TRANSCRIPTS = ("text", "json", "srt", "vtt", "ctm")
+ALIGNMENTS = ("json", "textgrid", "ctm", "srt", "vtt")
+"""What transcripts and alignments are written as."""
 
 
 def add(subparsers: Any) -> None:
     """Adds the commands of this file."""
     _add_transcribe(subparsers)
+    _add_align(subparsers)
     _add_evaluate(subparsers)
 
 
 def _add_transcribe(subparsers: Any) -> None:
-    parser = add_command(subparsers, "transcribe", transcribe, "write down what is said in audio files")
+    parser = add_command(subparsers, "transcribe", transcribe, "write down what is said in audio files of any length")
     add_checkpoint(parser)
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio of any sample rate")
-    parser.add_argument("--json", action="store_true", help="a JSON object a line, with times of words")
+    parser.add_argument(
+        "--format", choices=TRANSCRIPTS, default="text", help="json and ctm have times of words (default: text)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write a file for each recording there")
     parser.add_argument("--max-seconds", type=float, metavar="SECONDS", help="longest recording that is accepted")
+    _add_chunking(parser)
+    add_decoder(parser)
+
+
+def _add_chunking(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chunk-seconds", type=float, metavar="SECONDS", help="longer recordings are cut into such (default: 30)"
+    )
+    parser.add_argument(
+        "--stride-seconds", type=float, metavar="SECONDS", help="what a chunk hears beyond its own (default: 5)"
+    )
+
+
+def _add_align(subparsers: Any) -> None:
+    parser = add_command(subparsers, "align", align, "tell when each word and letter of a transcript was spoken")
+    add_checkpoint(parser)
+    parser.add_argument("source", help="an audio file; without TEXT a prepared corpus, DATASET/SPLIT")
+    parser.add_argument("text", nargs="?", help="what was said, or a file of it")
+    parser.add_argument("--format", choices=ALIGNMENTS, default="json", help="(default: json)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write a file for each recording there")
+    add_data_dir(parser)
+    _add_chunking(parser)
 
 
 def _add_evaluate(subparsers: Any) -> None:
@@ -30,51 +65,183 @@ def _add_evaluate(subparsers: Any) -> None:
     parser.add_argument("dataset", type=dataset, metavar="DATASET/SPLIT", help="e.g. espeak/test")
     add_data_dir(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything there too, as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report to read and listen to")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="with another evaluation, what its --output wrote")
+    parser.add_argument("--phones", action="store_true", help="texts are TIMIT's phones: fold them to 39")
+    parser.add_argument("--by-speaker", action="store_true", help="intervals that hold for other speakers")
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="keep what is recognised here: a restart goes on")
+    parser.add_argument("--distributed", action="store_true", help="this is one process of several; needs --workdir")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+    add_decoder(parser)
 
 
 def transcribe(options: argparse.Namespace) -> int:
     """Writes what is said in each file; those that can't be read are reported and the others go on."""
     from w2v2_jax.data.audio import AudioError
-    from w2v2_jax.recognition import load_recogniser
 
-    write = _json_line if options.json else _text if len(options.files) == 1 else _text_line
+    if options.format in ("srt", "vtt") and len(options.files) > 1 and not options.output:
+        raise ValueError(f"subtitles of {len(options.files)} recordings can't be one file; give a folder with --output")
     failed = False
-    recogniser = load_recogniser(options.checkpoint, options.language)
-    for file, result in recogniser.transcribe_files(options.files, **given(options, "max_seconds")):
+    recogniser = _recogniser(options)
+    for file, result in recogniser.transcribe_files(options.files, _chunking(options), **given(options, "max_seconds")):
         if isinstance(result, AudioError):
             failed = True
             complain(f"{file}: {result}")
         else:
-            print(write(file, result), flush=True)
+            _write(options, Path(file), _transcript_as(options, file, result))
     return FAILED if failed else 0
 
 
-def _text(file: str, transcript: Any) -> str:
-    return transcript.text
+def _recogniser(options: argparse.Namespace) -> Any:
+    from w2v2_jax.recognition import load_recogniser
+
+    recogniser = load_recogniser(options.checkpoint, options.language)
+    return dataclasses.replace(recogniser, decoder=decoder_of(options, recogniser.vocabulary))
 
 
-def _text_line(file: str, transcript: Any) -> str:
-    return f"{file}\t{transcript.text}"
+def _chunking(options: argparse.Namespace) -> Any:
+    from w2v2_jax.recognition import CHUNKING
+
+    changed = {"seconds": options.chunk_seconds, "stride_seconds": options.stride_seconds}
+    return dataclasses.replace(CHUNKING, **{name: value for name, value in changed.items() if value is not None})
 
 
-def _json_line(file: str, transcript: Any) -> str:
-    fields = {"file": file, "text": transcript.text, **transcript._asdict()}
-    return json.dumps(fields | {"words": [word._asdict() for word in transcript.words]}, ensure_ascii=False)
+def _transcript_as(options: argparse.Namespace, file: str, transcript: Any) -> str:
+    if options.format == "text":
+        return (
+            f"{file}\t{transcript.text}\n" if len(options.files) > 1 and not options.output else f"{transcript.text}\n"
+        )
+    if options.format == "json":
+        fields = {"file": file, "text": transcript.text, **transcript._asdict()}
+        words = [word._asdict() for word in transcript.words]
+        return json.dumps(fields | {"words": words}, ensure_ascii=False) + "\n"
+    return _timed_as(options.format, Path(file).stem, transcript.words)
+
+
+def _timed_as(form: str, name: str, words: Any) -> str:
+    from w2v2_jax.decoding.segments import subtitles, to_ctm, to_srt, to_vtt
+
+    if form == "ctm":
+        return to_ctm(words, name)
+    return {"srt": to_srt, "vtt": to_vtt}[form](subtitles(words))
+
+
+def _write(options: argparse.Namespace, source: Path, text: str) -> None:
+    if options.output is None:
+        print(text, end="", flush=True)
+        return
+    options.output.mkdir(parents=True, exist_ok=True)
+    suffix = {"text": "txt", "textgrid": "TextGrid"}.get(options.format, options.format)
+    (options.output / f"{source.stem}.{suffix}").write_text(text, encoding="utf-8")
+
+
+def align(options: argparse.Namespace) -> int:
+    """Writes the alignment of a recording, or of each of a corpus; what can't be aligned is reported."""
+    from w2v2_jax.aligning import align_emissions, align_file
+    from w2v2_jax.data.audio import SAMPLE_RATE, decode_record
+    from w2v2_jax.data.corpora import default_data_dir, open_split
+    from w2v2_jax.recognition import load_recogniser
+
+    recogniser = load_recogniser(options.checkpoint, options.language)
+    if options.text is not None:
+        said = Path(options.text)
+        text = said.read_text("utf-8") if said.is_file() else options.text
+        _write(options, Path(options.source), _alignment_as(options, align_file(recogniser, options.source, text)))
+        return 0
+    if options.output is None:
+        raise ValueError(f"without a TEXT {options.source} is a corpus; give a folder for its alignments with --output")
+    records = open_split(*dataset(options.source), options.data_dir or default_data_dir())
+    failed = False
+    emissions = recogniser.emissions(decode_record(records[place]) for place in range(len(records)))
+    for place, found in enumerate(emissions):
+        record = records[place]
+        try:
+            aligned = align_emissions(recogniser, found, record["text"], record["num_samples"] / SAMPLE_RATE)
+        except ValueError as error:
+            failed = True
+            complain(f"{record['id']}: {error}")
+        else:
+            # Not a path: ids may have dots in them.
+            _write(options, Path(record["id"].replace("/", "_") + "."), _alignment_as(options, aligned))
+    return FAILED if failed else 0
+
+
+def _alignment_as(options: argparse.Namespace, aligned: Any) -> str:
+    from w2v2_jax.decoding.segments import to_json, to_textgrid
+
+    if options.format in ("json", "textgrid"):
+        tiers = {"words": aligned.words, "symbols": aligned.symbols}
+        return {"json": to_json, "textgrid": to_textgrid}[options.format](tiers, aligned.seconds)
+    return _timed_as(options.format, Path(options.source).stem, aligned.words)
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Shows error rates on a prepared corpus."""
-    from w2v2_jax.data.corpora import default_data_dir, open_split
-    from w2v2_jax.evaluation import evaluate_recogniser
-    from w2v2_jax.recognition import load_recogniser
+    import jax
 
+    from w2v2_jax import evaluation
+    from w2v2_jax.data.corpora import default_data_dir, open_split
+    from w2v2_jax.processes import gathered, meet
+
+    if options.distributed:
+        if options.workdir is None:
+            raise ValueError("processes share what they recognise in a folder that all of them see; give a --workdir")
+        meet()
     name, split = options.dataset
     records = open_split(name, split, options.data_dir or default_data_dir())
-    report = evaluate_recogniser(
-        load_recogniser(options.checkpoint, options.language), records, progress=not options.quiet
-    )
-    show(report.table(f"{options.checkpoint} on {name}/{split}"))
+    recogniser = _recogniser(options)
+    setting = described(options)
+    with _folder(options) as folder:
+        share = (jax.process_index(), jax.process_count())
+        evaluation.recognise(recogniser, records, folder, setting, share, not options.quiet)
+        if options.distributed:
+            gathered("done")
+        utterances = evaluation.recognised(records, folder, setting)
+    if jax.process_index():  # the first tells
+        return 0
+    counted = evaluation.PHONES if options.phones else evaluation.WORDS
+    report = evaluation.make_report(utterances, counted, options.by_speaker)
+    title = f"{options.checkpoint} on {name}/{split}"
+    show(report.table(title))
     if options.output:
         options.output.write_text(report.to_json(), encoding="utf-8")
+    if options.html:
+        options.html.write_text(_html(options, title, report, records), encoding="utf-8")
+    if options.compare:
+        show(_comparison(options, report))
     return 0
+
+
+@contextlib.contextmanager
+def _folder(options: argparse.Namespace) -> Iterator[Path]:
+    if options.workdir is not None:
+        yield options.workdir
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
+
+def _html(options: argparse.Namespace, title: str, report: Any, records: Any) -> str:
+    from w2v2_jax.decoding.phones import folded
+    from w2v2_jax.decoding.report_html import report_html
+
+    places = {utterance.id: place for place, utterance in enumerate(report.utterances)}
+    utterances = [folded(each) for each in report.utterances] if options.phones else report.utterances
+    return report_html(title, report.rates, utterances, audio=lambda each: records[places[each.id]]["audio"])
+
+
+def _comparison(options: argparse.Namespace, report: Any) -> str:
+    from w2v2_jax.decoding.comparison import compare, paired
+    from w2v2_jax.decoding.scoring import by_speaker, count_words
+    from w2v2_jax.evaluation import read_report
+
+    def counts(utterances: Any) -> Any:
+        found = [count_words(each.reference, each.hypothesis) for each in utterances]
+        return [*by_speaker(utterances, found).values()] if options.by_speaker else found
+
+    before = read_report(options.compare).utterances
+    found = compare(counts(before), counts(paired(before, report.utterances)))
+    return (
+        f"Compared with {options.compare}: {found.difference:+.2%} word errors ({found.low:+.2%} to {found.high:+.2%}),"
+        f" better with a probability of {found.probability_of_improvement:.1%}"
+    )

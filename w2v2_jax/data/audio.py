@@ -1,13 +1,15 @@
 """Audio files into mono 16 kHz waveforms, checked on the way in, and waveforms to and from FLAC."""
 
+import contextlib
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
+import soxr
 from jaxtyping import Float32
 
 Waveform = Float32[np.ndarray, " sample"]
@@ -63,19 +65,50 @@ def read_audio(source: str | Path | io.BufferedIOBase, max_seconds: float = math
     hand over in silence: files cut short, headerless samples, NaN, silence, channels that cancel, fewer than
     `MIN_SAMPLES` or more than `max_seconds` (decided by the header, before a long file is decoded).
     """
+    with open_audio(source, max_seconds) as file:
+        waveform = _read_mono(file, file.frames, file.frames)
+        rate = file.samplerate
+    return check_waveform(resample(waveform, rate), max_seconds)
+
+
+def read_blocks(
+    source: str | Path | io.BufferedIOBase, max_seconds: float = math.inf, block_seconds: int = 10
+) -> Iterator[Waveform]:
+    """What `read_audio` gives, in blocks of about `block_seconds`, so that a recording of hours fits into memory.
+
+    Errors are those of `read_audio`, raised where they are met; that all of it is silent, at the end.
+    """
+    is_silent = True
+    with open_audio(source, max_seconds) as file:
+        resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32")
+        for start in range(0, file.frames, block_seconds * file.samplerate):
+            waveform = _read_mono(file, min(block_seconds * file.samplerate, file.frames - start), file.frames)
+            is_silent &= rms(waveform) < MIN_RMS
+            yield resampler.resample_chunk(waveform, last=file.tell() == file.frames)
+    if is_silent:
+        raise AudioError(f"silent: the RMS is below {MIN_RMS:g} of full scale")
+
+
+@contextlib.contextmanager
+def open_audio(source: str | Path | io.BufferedIOBase, max_seconds: float = math.inf) -> Iterator[soundfile.SoundFile]:
+    """An audio file whose header is in order; what goes wrong while it is open is an `AudioError`."""
     if isinstance(source, str | Path) and Path(source).suffix.lower() in HEADERLESS:
         raise AudioError(f"headerless: {source} has no header to tell its rate and width; convert it to WAV or FLAC")
     try:
         with soundfile.SoundFile(source) as file:
             _check_header(file, max_seconds)
-            channels = file.read(dtype="float32", always_2d=True)
-            if len(channels) != file.frames:
-                raise AudioError(f"cut short: the header announces {file.frames} frames, the file has {len(channels)}")
-            rate = file.samplerate
+            yield file
     except (soundfile.LibsndfileError, OSError, TypeError) as error:
         raise AudioError(f"unreadable: {error}; give one of {', '.join(sorted(FORMATS))}") from error
+
+
+def _read_mono(file: soundfile.SoundFile, num_frames: int, announced: int) -> Waveform:
+    """The next frames as the mean of their channels."""
+    channels = file.read(num_frames, dtype="float32", always_2d=True)
+    if len(channels) != num_frames:
+        raise AudioError(f"cut short: the header announces {announced} frames, the file has {file.tell()}")
     _check_finite(channels)
-    return check_waveform(resample(_mono(channels), rate), max_seconds)
+    return _mono(channels)
 
 
 def _check_header(file: soundfile.SoundFile, max_seconds: float):

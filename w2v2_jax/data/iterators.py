@@ -4,19 +4,30 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import grain
 import jax
 import numpy as np
 from absl import flags
 
-from w2v2_jax.batches import AudioBatch, LabeledBatch
-from w2v2_jax.data.buckets import round_up
+from w2v2_jax.batches import Batch
+from w2v2_jax.data.buckets import Schedule, round_up
 
 # The arrays of a batch, without the batch axis.
 Row = tuple[np.ndarray | np.integer, ...]
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Random access to rows of one shape."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int) -> Row: ...
 
 
 class Host(NamedTuple):
@@ -42,7 +53,7 @@ class BatchIterator:
     def __iter__(self) -> "BatchIterator":
         return self
 
-    def __next__(self) -> AudioBatch | LabeledBatch:
+    def __next__(self) -> Batch:
         if self._ahead is None:
             self._ahead = read_ahead(self._batches[self._step :], self._num_workers)
         batch = next(self._ahead)
@@ -77,6 +88,31 @@ def share(rows: grain.MapDataset, batch_size: int, host: Host) -> grain.MapDatas
         )
     # There is no remainder; but without `drop_remainder` Grain's length of endless batches of one row overflows.
     return rows.batch(batch_size // host.count, drop_remainder=True)[host.index :: host.count]
+
+
+def scheduled(buckets: Sequence[Rows], batch_sizes: Sequence[int], host: Host, seed: int) -> grain.MapDataset:
+    """Endless batches, each of one bucket's rows: every row once an epoch, what fills no batch comes in the next."""
+    streams = [
+        share(grain.MapDataset.source(rows).seed(seed_from(seed, number)).shuffle().repeat(), batch_size, host)
+        for number, (rows, batch_size) in enumerate(zip(buckets, batch_sizes, strict=True))
+    ]
+    schedule = Schedule(tuple(map(len, buckets)), tuple(batch_sizes), seed)
+    return grain.MapDataset.range(sys.maxsize).map(functools.partial(_scheduled_batch, schedule, streams))
+
+
+def _scheduled_batch(schedule: Schedule, streams: list[grain.MapDataset], step: int) -> Row:
+    bucket, position = schedule[step]
+    return streams[bucket][position]
+
+
+def in_order(
+    buckets: Sequence[Rows], batch_sizes: Sequence[int], host: Host, fillers: Sequence[Row]
+) -> grain.MapDataset:
+    """Every row once, bucket by bucket, the last batch of each completed with its filler."""
+    parts = zip(buckets, batch_sizes, fillers, strict=True)
+    return grain.MapDataset.concatenate(
+        [share(filled_up(grain.MapDataset.source(rows), size, filler), size, host) for rows, size, filler in parts]
+    )
 
 
 def filled_up(rows: grain.MapDataset, batch_size: int, filler: Row) -> grain.MapDataset:

@@ -7,7 +7,6 @@ it stands is one integer that a run on another number of processes can continue 
 
 import functools
 import logging
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,8 +20,19 @@ from jaxtyping import Float, Int
 
 from w2v2_jax.batches import AudioBatch, LabeledBatch
 from w2v2_jax.data import audio
-from w2v2_jax.data.buckets import Bucket, Bucketing, Schedule, fits
-from w2v2_jax.data.iterators import BatchIterator, Host, Row, filled_up, read_ahead, seed_from, share, this_host
+from w2v2_jax.data.buckets import Bucket, Bucketing, fits
+from w2v2_jax.data.iterators import (
+    BatchIterator,
+    Host,
+    Row,
+    filled_up,
+    in_order,
+    read_ahead,
+    scheduled,
+    seed_from,
+    share,
+    this_host,
+)
 from w2v2_jax.data.records import Records, RecordSource, Selection, without_audio
 
 log = logging.getLogger(__name__)
@@ -147,21 +157,7 @@ class Transcribed:
 
     def batches_on(self, host: Host, seed: int) -> BatchIterator:
         """`batches` as the process `host` gets them."""
-        streams = [
-            share(
-                grain.MapDataset.source(rows).seed(seed_from(seed, bucket)).shuffle().repeat(),
-                rows.shape.batch_size,
-                host,
-            )
-            for bucket, rows in enumerate(self._rows)
-        ]
-        schedule = Schedule(
-            num_utterances=tuple(len(rows) for rows in self._rows),
-            batch_sizes=tuple(rows.shape.batch_size for rows in self._rows),
-            seed=seed,
-        )
-        steps = grain.MapDataset.range(sys.maxsize)
-        batches = steps.map(functools.partial(_scheduled_batch, schedule, streams))
+        batches = scheduled(self._rows, self._batch_sizes, host, seed)
         return BatchIterator(batches.map(_labeled_batch), self.num_workers)
 
     def epoch(self) -> Iterator[LabeledBatch]:
@@ -170,15 +166,8 @@ class Transcribed:
 
     def epoch_on(self, host: Host) -> Iterator[LabeledBatch]:
         """`epoch` as the process `host` gets it."""
-        parts = [
-            share(
-                filled_up(grain.MapDataset.source(rows), rows.shape.batch_size, rows.filler()),
-                rows.shape.batch_size,
-                host,
-            )
-            for rows in self._rows
-        ]
-        return read_ahead(grain.MapDataset.concatenate(parts).map(_labeled_batch), self.num_workers)
+        batches = in_order(self._rows, self._batch_sizes, host, [rows.filler() for rows in self._rows])
+        return read_ahead(batches.map(_labeled_batch), self.num_workers)
 
     def shapes(self) -> tuple[LabeledBatch, ...]:
         """The global batches to expect: a shape for each bucket that holds at least one utterance."""
@@ -195,6 +184,10 @@ class Transcribed:
             "labels": _checksum(np.array(num_labels)),
             "batches": [list(rows.shape) for rows in self._rows],
         }
+
+    @property
+    def _batch_sizes(self) -> list[int]:
+        return [rows.shape.batch_size for rows in self._rows]
 
     @functools.cached_property
     def _known(self) -> list[dict[str, Any]]:
@@ -309,11 +302,6 @@ def _encode(vocabulary: LabelEncoder, record: dict[str, Any]) -> Int[np.ndarray,
         return vocabulary.encode(record["text"]).astype(np.int32)
     except ValueError as error:
         raise ValueError(f"utterance {record['id']!r}: {error}") from error
-
-
-def _scheduled_batch(schedule: Schedule, streams: list[grain.MapDataset], step: int) -> Row:
-    bucket, position = schedule[step]
-    return streams[bucket][position]
 
 
 def _audio_batch(columns: Row) -> AudioBatch:

@@ -1,12 +1,15 @@
 """Best-path decoding of CTC outputs, batched and with static shapes."""
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from w2v2_jax.ctc import BLANK
+from w2v2_jax.data.text import Vocabulary
 
 
 class Collapsed(NamedTuple):
@@ -60,3 +63,33 @@ def greedy_decode(
     valid = jnp.arange(logits.shape[1])[None] < num_frames[:, None]
     log_probs = jnp.sum(jnp.where(valid, best, 0), axis=1)
     return GreedyPath(collapse(jnp.argmax(logits, axis=-1), num_frames, blank), log_probs)
+
+
+class Decoded(NamedTuple):
+    """The labels found in a recording: label i lasts from frame `starts[i]` up to, not including, `stops[i]`, with a
+    mean log probability of `label_scores[i]` nats.
+
+    `score` is the decoder's of the whole: of a greedy one the log probability of the path in nats.
+    """
+
+    labels: Int[np.ndarray, " label"]
+    starts: Int[np.ndarray, " label"]
+    stops: Int[np.ndarray, " label"]
+    label_scores: Float[np.ndarray, " label"]
+    score: float
+
+
+def best_path(log_probs: Float32[np.ndarray, "frame symbol"], blank: int) -> Decoded:
+    """What `greedy_decode` finds, for one recording of any length, from log probabilities in nats."""
+    ids, best = log_probs.argmax(axis=1), log_probs.max(axis=1, initial=-np.inf).astype(np.float64)
+    bounds = np.flatnonzero(np.diff(ids, prepend=-1, append=-1))
+    starts, stops = bounds[:-1], bounds[1:]
+    spoken = ids[starts] != blank
+    starts, stops = starts[spoken], stops[spoken]
+    sums = np.concatenate([[0.0], np.cumsum(best)])
+    return Decoded(ids[starts], starts, stops, (sums[stops] - sums[starts]) / (stops - starts), sums[-1])
+
+
+def greedy(emissions: Iterable[np.ndarray], vocabulary: Vocabulary) -> Iterator[Decoded]:
+    """The best path of one recording after the other."""
+    return (best_path(log_probs, vocabulary.blank_id) for log_probs in emissions)

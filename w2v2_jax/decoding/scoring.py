@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jiwer
 import numpy as np
+from jaxtyping import Int
 
 
 class Counts(NamedTuple):
@@ -34,11 +35,13 @@ class Score(NamedTuple):
 
 
 class Utterance(NamedTuple):
-    """A transcript and what was recognised in its place."""
+    """A transcript and what was recognised in its place; who said it and for how long, where that is known."""
 
     id: str
     reference: str
     hypothesis: str
+    speaker: str = ""
+    seconds: float = 0.0
 
 
 def count_words(reference: str, hypothesis: str) -> Counts:
@@ -61,24 +64,51 @@ def total(counts: Sequence[Counts]) -> Counts:
     return Counts(*np.sum(counts, axis=0).tolist()) if counts else Counts(0, 0, 0, 0)
 
 
+def by_speaker(utterances: Sequence[Utterance], counts: Sequence[Counts]) -> dict[str, Counts]:
+    """Sums of the counts of each speaker's utterances, the speakers in order of appearance.
+
+    Utterances of one speaker resemble each other. Intervals that shall hold for other speakers therefore resample
+    speakers, not utterances: `score([*by_speaker(utterances, counts).values()])`. They need two speakers at least, so
+    fewer raise ValueError, as does an utterance whose speaker is unknown.
+    """
+    grouped: dict[str, list[Counts]] = {}
+    for utterance, count in zip(utterances, counts, strict=True):
+        grouped.setdefault(utterance.speaker, []).append(count)
+    if "" in grouped:
+        unknown = next(utterance.id for utterance in utterances if not utterance.speaker)
+        raise ValueError(f"nobody knows who speaks in utterance {unknown!r}; name its speaker or resample utterances")
+    if len(grouped) < 2:
+        raise ValueError(
+            f"a spread between speakers needs two of them, found {[*grouped]}; resample utterances instead"
+        )
+    return {speaker: total(each) for speaker, each in grouped.items()}
+
+
 def score(counts: Sequence[Counts], seed: int = 0, num_resamples: int = 1000) -> Score:
     """Corpus error rate, all errors over all reference lengths, with a 95 % interval.
 
-    The interval is the percentile bootstrap over utterances (Bisani & Ney 2004, "Bootstrap estimates for confidence
-    intervals in ASR performance evaluation"); equal seeds give equal intervals. Raises ValueError if the references
-    are empty altogether, for which no rate is defined.
+    The interval is the percentile bootstrap over what `counts` are of, utterances or speakers (Bisani & Ney 2004,
+    "Bootstrap estimates for confidence intervals in ASR performance evaluation"); equal seeds give equal intervals.
+    Raises ValueError if the references are empty altogether, for which no rate is defined.
     """
     corpus = total(counts)
     if corpus.reference_length == 0:
         raise ValueError(f"the references of all {len(counts)} utterances are empty; an error rate needs some text")
-    errors = np.array([count.errors for count in counts])
-    lengths = np.array([count.reference_length for count in counts])
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=num_resamples)
+    errors, lengths = resampled_sums(
+        np.array([(count.errors, count.reference_length) for count in counts]), seed, num_resamples
+    ).T
     # A draw may consist of empty references alone: its insertions then count against a length of one.
-    rates = (draws @ errors) / np.maximum(draws @ lengths, 1)
-    low, high = np.percentile(rates, (2.5, 97.5))
+    low, high = np.percentile(errors / np.maximum(lengths, 1), (2.5, 97.5))
     return Score(corpus.errors / corpus.reference_length, float(low), float(high))
+
+
+def resampled_sums(
+    values: Int[np.ndarray, "unit value"], seed: int, num_resamples: int
+) -> Int[np.ndarray, "resample value"]:
+    """Sums over as many units as there are, drawn with replacement: what the corpus might have been."""
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(len(values), size=len(values)) for _ in range(num_resamples))
+    return np.stack([values[draw].sum(axis=0) for draw in draws])
 
 
 def worst(utterances: Sequence[Utterance], n: int) -> list[tuple[Utterance, Counts]]:

@@ -1,0 +1,130 @@
+"""The options by which a command decodes: greedily, or by a beam search with a lexicon and a language model."""
+
+import argparse
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from w2v2_jax.commands.terminal import given
+
+
+def add_decoder(parser: argparse.ArgumentParser) -> None:
+    """The options; without any of them decoding is greedy."""
+    group = parser.add_argument_group("beam search", "with a lexicon, a language model or both; needs the extra decode")
+    group.add_argument("--lm", type=Path, metavar="FILE", help="n-gram model: ARPA, also gzipped, or KenLM's binary")
+    group.add_argument(
+        "--lexicon", type=Path, metavar="FILE", help="words and their letters (default: the model's words)"
+    )
+    group.add_argument("--setting", type=Path, metavar="FILE", help="weights that `w2v2 tune` found")
+    group.add_argument(
+        "--lm-weight",
+        type=float,
+        metavar="X",
+        help="what the last model asked counts (default: 2; 1 for a Transformer)",
+    )
+    group.add_argument("--word-score", type=float, metavar="X", help="what each word adds (default: -1)")
+    group.add_argument(
+        "--beam", type=int, metavar="N", help="hypotheses that go on (default: 500; the paper tests with 1500)"
+    )
+    group.add_argument("--hotwords", nargs="+", metavar="WORD", help="words that are expected, such as names")
+    group.add_argument("--hotword-score", type=float, metavar="X", help="tenfold probability how often (default: 1)")
+    group.add_argument("--rescore", metavar="RUN", help="a Transformer language model ranks the 200 best")
+    group.add_argument("--fuse", metavar="RUN", help="a Transformer language model is asked for every word; slow")
+    group.add_argument("--workers", type=int, metavar="N", help="processes that search (default: one a core)")
+
+
+CHOICES = (
+    "lm", "lexicon", "setting", "lm_weight", "word_score", "beam", "hotwords", "hotword_score", "rescore", "fuse",
+)  # fmt: skip
+"""The options on which it depends what is recognised."""
+
+N_BEST = 200
+BY_TRANSFORMER = {"lm_weight": 1.0, "word_score": -1.0}
+
+
+def described(options: argparse.Namespace) -> str:
+    """The checkpoint and the choices of decoding, for people to compare."""
+    chosen = given(options, *CHOICES)
+    return " ".join([options.checkpoint, options.language, *(f"{name}={chosen[name]}" for name in sorted(chosen))])
+
+
+def num_workers(options: argparse.Namespace) -> int:
+    """Processes that search."""
+    return options.workers or os.cpu_count() or 1
+
+
+def decoder_of(options: argparse.Namespace, vocabulary: Any) -> Any:
+    """What `add_decoder`'s options ask for, as the decoder of a recogniser.
+
+    Raises:
+        ValueError: for options that need a language model or lexicon where none is given, or exclude each other.
+    """
+    from w2v2_jax.decoding.fusion import InNats
+    from w2v2_jax.decoding.greedy import greedy
+    from w2v2_jax.decoding.hypotheses import Weights
+    from w2v2_jax.decoding.searched import Fused, Rescored, Searched
+
+    if options.lm is None and options.lexicon is None:
+        if useless := given(options, *CHOICES, "workers"):
+            name = next(iter(useless)).replace("_", "-")
+            raise ValueError(f"--{name} is for a beam search; give it a language model with --lm or a --lexicon")
+        return greedy
+    if options.rescore and options.fuse:
+        raise ValueError("--rescore and --fuse are two ways of asking a Transformer; give one of them")
+    search = search_of(options, vocabulary)
+    if not (options.rescore or options.fuse):
+        return Searched(search, num_workers(options))
+    tuned = _tuned(options).get("by_transformer", BY_TRANSFORMER)
+    weights = Weights(**tuned | given(options, "lm_weight", "word_score"))
+    if options.rescore:
+        return Rescored(search, transformer(options.rescore), weights, num_workers(options))
+    fused = dataclasses.replace(search, model=InNats(search.model), weights=weights, n_best=1)
+    return Fused(fused, transformer(options.fuse).next_word)
+
+
+def transformer(run: str) -> Any:
+    """The language model of a run."""
+    from w2v2_jax.language_scorer import load_language_model
+
+    return load_language_model(run)
+
+
+def search_of(options: argparse.Namespace, vocabulary: Any) -> Any:
+    """The beam search that the options ask for; with `--rescore` the one whose best are ranked anew."""
+    from w2v2_jax.decoding.beam import BeamSearch
+    from w2v2_jax.decoding.hypotheses import Weights
+    from w2v2_jax.decoding.language_models import HotWords, NGramFile, NoModel, arpa_words
+    from w2v2_jax.decoding.lexicon import lexicon_of_words, read_lexicon
+
+    if options.lexicon is not None:
+        lexicon = read_lexicon(options.lexicon, vocabulary)
+    elif _is_binary(options.lm):
+        raise ValueError(f"{options.lm} is binary and tells no words; give the --lexicon, or its ARPA file")
+    else:
+        lexicon = lexicon_of_words(arpa_words(options.lm), vocabulary)
+    model = NoModel() if options.lm is None else NGramFile(options.lm)
+    if options.hotwords:
+        score = {} if options.hotword_score is None else {"score": options.hotword_score}
+        model = HotWords(model, tuple(options.hotwords), **score)
+        lexicon = lexicon.with_words(options.hotwords, vocabulary)
+    changed = {} if options.rescore else given(options, "lm_weight", "word_score")
+    weights = Weights(**_tuned(options).get("weights", {}) | changed)
+    wanted = given(options, "beam")
+    n_best = min(N_BEST, wanted.get("beam", N_BEST)) if options.rescore else 1
+    return BeamSearch(vocabulary, model, lexicon, weights=weights, n_best=n_best, **wanted)
+
+
+def _tuned(options: argparse.Namespace) -> dict[str, Any]:
+    """What `w2v2 tune` wrote."""
+    if options.setting is None:
+        return {}
+    try:
+        return json.loads(options.setting.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{options.setting} is no setting: {error}; give what `w2v2 tune` wrote") from error
+
+
+def _is_binary(path: Path) -> bool:
+    return path.exists() and path.read_bytes()[:4] == b"mmap"

@@ -4,17 +4,14 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from w2v2_jax.random_bytes import hashed_places, random_bytes
+from w2v2_jax.layers import drop
+from w2v2_jax.random_bytes import random_bytes
 
 SHAPE = (16, 256, 256)
 
 
-def cheap_key(seed):
-    return jax.random.wrap_key_data(jax.random.bits(jax.random.key(seed), (4,)), impl="rbg")
-
-
 def bytes_of(seed, shape=SHAPE):
-    return np.asarray(hashed_places(cheap_key(seed), shape))
+    return np.asarray(random_bytes(jax.random.key(seed), shape))
 
 
 def correlation(a, b):
@@ -43,7 +40,7 @@ def test_neighbours_have_nothing_to_do_with_each_other(axis, distance):
 
 
 def test_keys_that_are_close_give_bytes_that_are_not():
-    drawn = [np.asarray(hashed_places(jax.random.key(seed), SHAPE)) for seed in range(4)]
+    drawn = [np.asarray(random_bytes(jax.random.key(seed), SHAPE)) for seed in range(4)]
     for i, one in enumerate(drawn):
         for other in drawn[:i]:
             assert abs(correlation(one, other)) < 5
@@ -61,7 +58,15 @@ def test_rows_differ():
 def test_devices_that_share_an_array_make_the_bytes_of_one():
     sharding = NamedSharding(Mesh(np.array(jax.devices()).reshape(4, 2), ("a", "b")), PartitionSpec("a", None, "b"))
     draw = jax.jit(lambda rng: random_bytes(rng, SHAPE), out_shardings=sharding)
-    np.testing.assert_array_equal(draw(cheap_key(3)), bytes_of(3))
+    np.testing.assert_array_equal(draw(jax.random.key(3)), bytes_of(3))
+
+
+def test_a_device_makes_no_more_bytes_than_its_part_of_an_array_has():
+    sharding = NamedSharding(Mesh(np.array(jax.devices()).reshape(4, 2), ("a", "b")), PartitionSpec("a", None, "b"))
+    x = jax.ShapeDtypeStruct(SHAPE, jnp.float32, sharding=sharding)
+    lowered = jax.jit(lambda x, rng: drop(x, rng, 0.1), out_shardings=sharding).lower(x, jax.random.key(0))
+    program = lowered.compile().as_text()
+    assert "[4,256,128]" in program and "[16,256,256]" not in program
 
 
 def test_an_empty_array_has_none():

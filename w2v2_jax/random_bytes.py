@@ -1,29 +1,16 @@
 """Many random bytes for little: what dropout needs."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key, UInt8, UInt32
 
 
 def random_bytes(rng: Key[Array, ""], shape: tuple[int, ...]) -> UInt8[Array, "..."]:
-    """Uniform over 0 to 255, as the platform makes them for least: a TPU has a generator, elsewhere places are hashed.
+    """Uniform over 0 to 255: a byte for each place of an array from its number and the key alone.
 
-    For dropout, not for statistics or secrets.
-    """
-    return jax.lax.platform_dependent(
-        rng,
-        tpu=functools.partial(jax.random.bits, shape=shape, dtype=jnp.uint8),
-        default=functools.partial(hashed_places, shape=shape),
-    )
-
-
-def hashed_places(rng: Key[Array, ""], shape: tuple[int, ...]) -> UInt8[Array, "..."]:
-    """A byte for each place of an array from its number and the key alone.
-
-    It is arithmetic that fuses with what uses the bytes, a fiftieth of the work of a generator on a CPU, and each
-    device makes those of its own part of the array.
+    It is arithmetic that fuses with what uses the bytes, a fiftieth of the work of a generator on a CPU. Each device
+    makes those of its own part of the array; of a TPU's own generator each chip would make all bytes of all chips. For
+    dropout, not for statistics or secrets.
     """
     first, second = jax.random.bits(rng, (2,))
     place = jnp.zeros(shape, jnp.uint32)

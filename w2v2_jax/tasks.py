@@ -276,9 +276,4 @@ def _network_keys(keys: Key[Array, " batch"]) -> tuple[Key[Array, ""], Key[Array
     """Keys for LayerDrop and dropout, which fall on the batch as a whole."""
     # A number that no split of a row's key reaches.
     layer_drop_key, dropout_key = jax.random.split(jax.random.fold_in(keys[0], 2**31 - 1))
-    return layer_drop_key, _cheap_bits(dropout_key)
-
-
-def _cheap_bits(key: Key[Array, ""]) -> Key[Array, ""]:
-    """A key of the hardware's generator: dropout needs many bits, and need not be equal on other topologies."""
-    return jax.random.wrap_key_data(jax.random.bits(key, (4,), jnp.uint32), impl="rbg")
+    return layer_drop_key, dropout_key

@@ -4,8 +4,8 @@
     python benchmarks/decode.py CHECKPOINT DATASET/SPLIT --lm 4gram.arpa [--data-dir DIR]
 
 Emissions are computed once; then each decoder gets all of them, one utterance after the other, in one process. All use
-the same weights, for pyctcdecode times ln 10, as its model is in natural logarithms. Writes
-benchmarks/results/decode.md.
+the same weights, for pyctcdecode times ln 10, as its model is in natural logarithms; all else of it is by default.
+Writes benchmarks/results/decode.md.
 """
 
 import argparse
@@ -83,9 +83,10 @@ def decoders(vocabulary: Vocabulary, lm: Path, weights: Weights) -> Iterator[tup
     except ImportError:
         print("pyctcdecode is not installed: left out")
         return
-    # Its blank is the empty symbol, its word end a space; what stands for nothing gets symbols that no word has.
+    # Its blank is the empty symbol, its word end a space; what stands for nothing gets letters that no word has.
     labels = [
-        f"⁇{number}" if symbol in vocabulary.specials else symbol for number, symbol in enumerate(vocabulary.symbols)
+        chr(0xE000 + number) if symbol in vocabulary.specials else symbol
+        for number, symbol in enumerate(vocabulary.symbols)
     ]
     labels[vocabulary.blank_id], labels[vocabulary.word_end_id] = "", " "
     theirs = pyctcdecode.build_ctcdecoder(
@@ -94,9 +95,7 @@ def decoders(vocabulary: Vocabulary, lm: Path, weights: Weights) -> Iterator[tup
     for beam in (50, 100, 500):
         yield (
             f"pyctcdecode with the same 4-gram, {beam}",
-            lambda log_probs, beam=beam: theirs.decode(
-                log_probs, beam_width=beam, token_min_logp=-1e9, beam_prune_logp=-50
-            ),
+            lambda log_probs, beam=beam: theirs.decode(log_probs, beam_width=beam),
         )
 
 

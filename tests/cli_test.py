@@ -1,3 +1,4 @@
+import gzip
 import json
 import subprocess
 import sys
@@ -132,6 +133,8 @@ def test_a_long_recording_is_transcribed_in_chunks_and_subtitled(run):
     assert status == 0 and out.startswith("1\n00:00:00,") and " --> " in out and "AB CA CAB" in out
     status, *_ = run("transcribe", "runs/tones", "0.wav", "2.wav", "--format", "vtt", "--output", "subtitles")
     assert status == 0 and Path("subtitles/2.vtt").read_text().startswith("WEBVTT\n")
+    status, _, err = run("transcribe", "runs/tones", "0.wav", "../work/0.wav", "--output", "subtitles")
+    assert status == 2 and "several recordings are named 0" in err
     status, _, err = run("transcribe", "runs/tones", "0.wav", "2.wav", "--format", "vtt")
     assert status == 2 and "subtitles of 2 recordings can't be one file" in err
 
@@ -144,16 +147,20 @@ def test_words_and_letters_of_a_known_transcript_are_found_in_time(run):
     assert [symbol["text"] for symbol in found["symbols"]] == list("ABCA")
     # The second word is sung from 0.3 to 0.5 s; a frame of this coarse model lasts a twentieth of a second.
     assert abs(found["words"][1]["start"] - 0.3) < 0.11 and abs(found["words"][1]["end"] - 0.5) < 0.11
+    status, _, err = run("align", "runs/tones", "0.wav", "AB CA", "--chunk-seconds", "1", "--stride-seconds", "2")
+    assert status == 2 and "give a stride above 0 and less than half a chunk" in err
     Path("said.txt").write_text("BAC\n")
     status, out, _ = run("align", "runs/tones", "4.wav", "said.txt", "--format", "ctm")
     assert status == 0 and out.split()[0] == "4" and out.split()[4] == "BAC"
 
 
 def test_a_corpus_is_aligned_into_a_file_for_each_utterance(run):
-    status, *_ = run(
-        "align", "runs/tones", "tones/train", "--data-dir", "data", "--output", "aligned", "--format", "textgrid"
-    )
+    where = ("runs/tones", "tones/train", "--data-dir", "data", "--output", "aligned")
+    status, *_ = run("align", *where, "--format", "textgrid")
     assert status == 0 and len(list(Path("aligned").glob("*.TextGrid"))) == len(TEXTS)
+    assert run("align", *where, "--format", "ctm")[0] == 0
+    found = {file.stem: file.read_text().split() for file in Path("aligned").glob("*.ctm")}
+    assert len(found) == len(TEXTS) and all(fields[0] == name for name, fields in found.items())
     status, _, err = run("align", "runs/tones", "tones/train", "--data-dir", "data")
     assert status == 2 and "give a folder for its alignments with --output" in err
 
@@ -182,9 +189,10 @@ def model(run):
 def test_a_language_model_is_trained_and_measured(run, model):
     status, out, _ = run("lm", "perplexity", model, "tones/train", "--data-dir", "data")
     assert status == 0 and "num unknown" in out
-    Path("other.txt").write_text("AB CA\nX\n")
-    status, out, _ = run("lm", "perplexity", model, "other.txt")
-    assert status == 0
+    with gzip.open("other.txt.gz", "wt") as file:
+        file.write("Ab, ca!\nX\nNo. 5\n")
+    status, out, err = run("lm", "perplexity", model, "other.txt.gz", "--clean")
+    assert status == 0 and "num tokens" in out and "1 sentences of other.txt.gz were left out" in err
     status, _, err = run("lm", "train", "nowhere.txt", "--output", "x.arpa")
     assert status == 2 and "there is no file nowhere.txt" in err
 

@@ -59,6 +59,13 @@ def test_a_waveform_without_a_frame_is_an_error_that_names_its_place():
         list(RECOGNISER.transcribe([noise(500), noise(324)]))
 
 
+def test_other_parameters_have_another_fingerprint():
+    other = jax.tree.map(lambda x: x, RECOGNISER.params)
+    assert dataclasses.replace(RECOGNISER, params=other).fingerprint == RECOGNISER.fingerprint
+    changed = jax.tree.map(lambda x: x + 1, other)
+    assert dataclasses.replace(RECOGNISER, params=changed).fingerprint != RECOGNISER.fingerprint
+
+
 def test_nothing_to_transcribe_gives_nothing():
     assert list(RECOGNISER.transcribe([])) == []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from w2v2_jax.adaptive_softmax import AdaptiveWords
 from w2v2_jax.context_network import ContextNetwork
 from w2v2_jax.data.buckets import Bucket, FixedBuckets
-from w2v2_jax.data.language import Lines, prepare_text
+from w2v2_jax.data.language import Lines, prepare_text, read_lines
 from w2v2_jax.experiment import Experiment
 from w2v2_jax.language_model import CausalLayer, LanguageModel, SinusoidalPositions
 from w2v2_jax.language_task import LanguageModelling
@@ -30,7 +30,7 @@ def write_text(folder: Path) -> None:
     for split, numbers in (("train", range(300)), ("dev", range(300, 340))):
         (folder / f"{split}.txt").write_text("".join(f"{sentence(number)}\n" for number in numbers))
     splits = {split: [folder / f"{split}.txt"] for split in ("train", "dev")}
-    prepare_text(splits, "alphabet", folder, max_words=16)
+    prepare_text({split: [*read_lines(files)] for split, files in splits.items()}, "alphabet", folder, max_words=16)
 
 
 def model(dropout: float = 0.0) -> LanguageModel:

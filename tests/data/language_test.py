@@ -18,13 +18,17 @@ BUCKETS = FixedBuckets((Bucket(4, 8, 4), Bucket(12, 4, 12)))
 SENTENCES = [" ".join(random.Random(n).choices("ABCDEFGH", k=1 + n % 11)) for n in range(61)]
 
 
+def read_splits(splits):
+    return {split: [*read_lines(files)] for split, files in splits.items()}
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     (folder / "train.txt").write_text("\n".join(SENTENCES) + "\n\n")
     (folder / "dev.txt").write_text("A B\nC NEW\n")
     splits = {"train": [folder / "train.txt"], "dev": [folder / "dev.txt"]}
-    prepare_text(splits, "letters", folder, max_words=20)
+    prepare_text(read_splits(splits), "letters", folder, max_words=20)
     return folder
 
 
@@ -125,7 +129,7 @@ def test_compressed_text_is_read_like_plain_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("a.txt", b"\xff\n"), ("a.gz", b"A B"), ("b.gz", gzip.compress(b"A")[:9])]
+    ("name", "content"), [("a.txt", b"\xff\n"), ("a.gz", b"A B"), ("b.gz", gzip.compress(b"A", mtime=0)[:9])]
 )
 def test_files_that_are_no_text_are_an_error_that_names_them(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
@@ -155,11 +159,11 @@ def test_sentences_that_fit_nowhere_are_an_error(data_dir):
 def test_a_text_is_prepared_whole_or_not_at_all(tmp_path, data_dir):
     (tmp_path / "empty.txt").write_text("\n \n")
     splits = {"train": [data_dir / "train.txt"], "dev": [tmp_path / "empty.txt"]}
-    with pytest.raises(CorpusError, match="split 'dev' has no line of text"):
-        prepare_text(splits, "letters", tmp_path, max_words=20)
+    with pytest.raises(CorpusError, match="split 'dev' has no sentence"):
+        prepare_text(read_splits(splits), "letters", tmp_path, max_words=20)
     assert not text_dir("letters", tmp_path).exists()
-    prepare_text({**splits, "dev": splits["train"]}, "letters", tmp_path, max_words=20)
+    prepare_text(read_splits({**splits, "dev": splits["train"]}), "letters", tmp_path, max_words=20)
     with pytest.raises(CorpusError, match="exists; give another name"):
-        prepare_text(splits, "letters", tmp_path, max_words=20)
+        prepare_text(read_splits(splits), "letters", tmp_path, max_words=20)
     with pytest.raises(WordListError, match="leave no word"):
-        prepare_text(splits, "other", tmp_path, max_words=1)
+        prepare_text(read_splits(splits), "other", tmp_path, max_words=1)

@@ -44,10 +44,13 @@ N_BEST = 200
 BY_TRANSFORMER = {"lm_weight": 1.0, "word_score": -1.0}
 
 
-def described(options: argparse.Namespace) -> str:
-    """The checkpoint and the choices of decoding, for people to compare."""
+def described(options: argparse.Namespace, fingerprint: str) -> str:
+    """The checkpoint, the fingerprint of what it holds, and the choices of decoding, for people to compare."""
     chosen = given(options, *CHOICES)
-    return " ".join([options.checkpoint, options.language, *(f"{name}={chosen[name]}" for name in sorted(chosen))])
+    if options.setting:
+        chosen["setting"] = {name: _tuned(options).get(name) for name in ("weights", "by_transformer")}
+    choices = (f"{name}={chosen[name]}" for name in sorted(chosen))
+    return " ".join(filter(None, [options.checkpoint, fingerprint, options.language, *choices]))
 
 
 def num_workers(options: argparse.Namespace) -> int:
@@ -127,4 +130,7 @@ def _tuned(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _is_binary(path: Path) -> bool:
-    return path.exists() and path.read_bytes()[:4] == b"mmap"
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"mmap"

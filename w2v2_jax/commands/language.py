@@ -90,7 +90,9 @@ def train(options: argparse.Namespace) -> int:
     from w2v2_jax.decoding.ngram import estimate_discounts, fallback_discounts, train_ngram
 
     discounts = fallback_discounts if options.discount_fallback else estimate_discounts
-    model = train_ngram(_sentences(options.texts, options), options.order, options.prune, discounts)
+    sentences = _Sentences(options.texts, options)
+    model = train_ngram(sentences, options.order, options.prune, discounts)
+    sentences.tell_left_out()
     write_arpa(model, options.output)
     if options.binary:
         to_binary(options.output, options.binary)
@@ -100,19 +102,14 @@ def train(options: argparse.Namespace) -> int:
 
 def prepare(options: argparse.Namespace) -> int:
     """Prepares a text and says how many words are known of it."""
-    import tempfile
-
     from w2v2_jax.data.corpora import default_data_dir
     from w2v2_jax.data.language import prepare_text
 
-    with tempfile.TemporaryDirectory() as folder:
-        files = {}
-        for split in ("train", "dev"):
-            files[split] = [Path(folder) / f"{split}.txt"]
-            with files[split][0].open("w", encoding="utf-8") as file:
-                file.writelines(f"{sentence.strip()}\n" for sentence in _sentences(vars(options)[split], options))
-        data_dir = options.data_dir or default_data_dir()
-        words = prepare_text(files, options.name, data_dir, options.max_words, options.min_count)
+    splits = {"train": _Sentences(options.train, options), "dev": _Sentences(options.dev, options)}
+    data_dir = options.data_dir or default_data_dir()
+    words = prepare_text(splits, options.name, data_dir, options.max_words, options.min_count)
+    for sentences in splits.values():
+        sentences.tell_left_out()
     show(f"{options.name}: {len(words):,} words are known, `</s>` and `<unk>` among them")
     return 0
 
@@ -122,36 +119,42 @@ def perplexity(options: argparse.Namespace) -> int:
     from w2v2_jax.decoding.arpa import read_arpa
     from w2v2_jax.decoding.ngram import perplexity
 
-    sentences = _sentences(options.texts, options)
+    sentences = _Sentences(options.texts, options)
     if options.model.is_dir():
         found = transformer(str(options.model)).perplexity([" ".join(sentence.split()) for sentence in sentences])
     else:
         found = perplexity(read_arpa(options.model), sentences)
+    sentences.tell_left_out()
     values = {name.replace("_", " "): value for name, value in found._asdict().items()}
     show(table(f"{options.model} on {' '.join(options.texts)}", values))
     return 0
 
 
-def _sentences(texts: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
-    from w2v2_jax.data.text import TextError, clean_transcript
+class _Sentences:
+    """The sentences of files and of corpora, as the options want them; they can be gone through again."""
 
-    left_out = 0
-    for source in texts:
-        for sentence in _lines(Path(source)) if Path(source).exists() else _transcripts(source, options):
-            try:
-                yield clean_transcript(sentence) if options.clean else sentence
-            except TextError:
-                left_out += 1
-    if left_out:
-        complain(f"{left_out} sentences were left out: they have digits or other signs that --clean can't spell")
+    def __init__(self, texts: Sequence[str], options: argparse.Namespace):
+        self._texts, self._options, self._left_out = texts, options, 0
 
+    def __iter__(self) -> Iterator[str]:
+        from w2v2_jax.data.language import read_lines
+        from w2v2_jax.data.text import TextError, clean_transcript
 
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield from file
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text in UTF-8: {error}; convert it") from error
+        self._left_out = 0
+        for text in self._texts:
+            for sentence in read_lines([text]) if Path(text).exists() else _transcripts(text, self._options):
+                try:
+                    yield clean_transcript(sentence) if self._options.clean else sentence
+                except TextError:
+                    self._left_out += 1
+
+    def tell_left_out(self) -> None:
+        """Complains of the sentences that could not be cleaned when they were last gone through."""
+        if self._left_out:
+            complain(
+                f"{self._left_out} sentences of {' '.join(self._texts)} were left out: they have digits or other signs "
+                "that --clean can't spell"
+            )
 
 
 def _transcripts(source: str, options: argparse.Namespace) -> Iterator[str]:
@@ -176,9 +179,10 @@ def tune(options: argparse.Namespace) -> int:
     if options.fuse:
         raise ValueError("a fused search is slow to tune; tune with --rescore, and decode with --fuse and its setting")
     recogniser = load_recogniser(options.checkpoint, options.language)
+    checkpoint = f"{options.checkpoint} {recogniser.fingerprint}"
     search = search_of(options, recogniser.vocabulary)
     records = open_split(*options.dataset, options.data_dir or default_data_dir())
-    emissions = store_emissions(recogniser, records, options.workdir / "emissions", options.checkpoint)
+    emissions = store_emissions(recogniser, records, options.workdir / "emissions", checkpoint)
     references = [record["text"] for record in emissions.known]
     if options.rescore:
         trials = _rescored_trials(options, search, emissions, references)
@@ -189,7 +193,7 @@ def tune(options: argparse.Namespace) -> int:
     found = {"weights": best.weights._asdict()}
     if options.rescore:
         found = {"weights": search.weights._asdict(), "by_transformer": best.weights._asdict()}
-    setting = found | {"word_error_rate": best.word_error_rate, "of": described(options)}
+    setting = found | {"word_error_rate": best.word_error_rate, "of": described(options, recogniser.fingerprint)}
     file = options.workdir / "setting.json"
     file.write_text(json.dumps(setting, indent=1) + "\n", encoding="utf-8")
     show(table(f"best of {len(trials)}", best.weights._asdict() | {"word error rate": best.word_error_rate}))

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,10 @@ def transcribe(options: argparse.Namespace) -> int:
 
     if options.format in ("srt", "vtt") and len(options.files) > 1 and not options.output:
         raise ValueError(f"subtitles of {len(options.files)} recordings can't be one file; give a folder with --output")
+    names = [Path(file).stem for file in options.files]
+    if options.output and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"several recordings are named {twice}, and would be one file; give them one after the other")
     failed = False
     recogniser = _recogniser(options)
     for file, result in recogniser.transcribe_files(options.files, _chunking(options), **given(options, "max_seconds")):
@@ -88,7 +92,7 @@ def transcribe(options: argparse.Namespace) -> int:
             failed = True
             complain(f"{file}: {result}")
         else:
-            _write(options, Path(file), _transcript_as(options, file, result))
+            _write(options, Path(file).stem, _transcript_as(options, file, result))
     return FAILED if failed else 0
 
 
@@ -126,13 +130,13 @@ def _timed_as(form: str, name: str, words: Any) -> str:
     return {"srt": to_srt, "vtt": to_vtt}[form](subtitles(words))
 
 
-def _write(options: argparse.Namespace, source: Path, text: str) -> None:
+def _write(options: argparse.Namespace, name: str, text: str) -> None:
     if options.output is None:
         print(text, end="", flush=True)
         return
     options.output.mkdir(parents=True, exist_ok=True)
     suffix = {"text": "txt", "textgrid": "TextGrid"}.get(options.format, options.format)
-    (options.output / f"{source.stem}.{suffix}").write_text(text, encoding="utf-8")
+    (options.output / f"{name}.{suffix}").write_text(text, encoding="utf-8")
 
 
 def align(options: argparse.Namespace) -> int:
@@ -146,7 +150,9 @@ def align(options: argparse.Namespace) -> int:
     if options.text is not None:
         said = Path(options.text)
         text = said.read_text("utf-8") if said.is_file() else options.text
-        _write(options, Path(options.source), _alignment_as(options, align_file(recogniser, options.source, text)))
+        aligned = align_file(recogniser, options.source, text, _chunking(options))
+        name = Path(options.source).stem
+        _write(options, name, _alignment_as(options, aligned, name))
         return 0
     if options.output is None:
         raise ValueError(f"without a TEXT {options.source} is a corpus; give a folder for its alignments with --output")
@@ -161,18 +167,18 @@ def align(options: argparse.Namespace) -> int:
             failed = True
             complain(f"{record['id']}: {error}")
         else:
-            # Not a path: ids may have dots in them.
-            _write(options, Path(record["id"].replace("/", "_") + "."), _alignment_as(options, aligned))
+            name = record["id"].replace("/", "_")
+            _write(options, name, _alignment_as(options, aligned, name))
     return FAILED if failed else 0
 
 
-def _alignment_as(options: argparse.Namespace, aligned: Any) -> str:
+def _alignment_as(options: argparse.Namespace, aligned: Any, name: str) -> str:
     from w2v2_jax.decoding.segments import to_json, to_textgrid
 
     if options.format in ("json", "textgrid"):
         tiers = {"words": aligned.words, "symbols": aligned.symbols}
         return {"json": to_json, "textgrid": to_textgrid}[options.format](tiers, aligned.seconds)
-    return _timed_as(options.format, Path(options.source).stem, aligned.words)
+    return _timed_as(options.format, name, aligned.words)
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -190,7 +196,7 @@ def evaluate(options: argparse.Namespace) -> int:
     name, split = options.dataset
     records = open_split(name, split, options.data_dir or default_data_dir())
     recogniser = _recogniser(options)
-    setting = described(options)
+    setting = described(options, recogniser.fingerprint)
     with _folder(options) as folder:
         share = (jax.process_index(), jax.process_count())
         evaluation.recognise(recogniser, records, folder, setting, share, not options.quiet)
@@ -208,7 +214,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.html:
         options.html.write_text(_html(options, title, report, records), encoding="utf-8")
     if options.compare:
-        show(_comparison(options, report))
+        show(_comparison(options, report, counted))
     return 0
 
 
@@ -230,18 +236,20 @@ def _html(options: argparse.Namespace, title: str, report: Any, records: Any) ->
     return report_html(title, report.rates, utterances, audio=lambda each: records[places[each.id]]["audio"])
 
 
-def _comparison(options: argparse.Namespace, report: Any) -> str:
+def _comparison(options: argparse.Namespace, report: Any, counted: Mapping[str, Any]) -> str:
     from w2v2_jax.decoding.comparison import compare, paired
-    from w2v2_jax.decoding.scoring import by_speaker, count_words
+    from w2v2_jax.decoding.scoring import by_speaker
     from w2v2_jax.evaluation import read_report
 
+    unit, count = next(iter(counted.items()))
+
     def counts(utterances: Any) -> Any:
-        found = [count_words(each.reference, each.hypothesis) for each in utterances]
+        found = [count(each.reference, each.hypothesis) for each in utterances]
         return [*by_speaker(utterances, found).values()] if options.by_speaker else found
 
     before = read_report(options.compare).utterances
     found = compare(counts(before), counts(paired(before, report.utterances)))
     return (
-        f"Compared with {options.compare}: {found.difference:+.2%} word errors ({found.low:+.2%} to {found.high:+.2%}),"
-        f" better with a probability of {found.probability_of_improvement:.1%}"
+        f"Compared with {options.compare}: {found.difference:+.2%} errors in {unit} ({found.low:+.2%} to "
+        f"{found.high:+.2%}), better with a probability of {found.probability_of_improvement:.1%}"
     )

@@ -10,7 +10,7 @@ import gzip
 import logging
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,42 +55,42 @@ def read_lines(files: Sequence[str | Path]) -> Iterator[str]:
 
 
 def prepare_text(
-    splits: Mapping[str, Sequence[str | Path]], name: str, data_dir: str | Path, max_words: int, min_count: int = 1
+    splits: Mapping[str, Iterable[str]], name: str, data_dir: str | Path, max_words: int, min_count: int = 1
 ) -> WordList:
     """Prepares the text `name`; the words are those of the split "train", as `WordList.of_counts` chooses them.
 
-    Text is taken as it is, but for white space: give it in the letters of the transcripts. The files are read twice,
-    line by line. The folder is there complete or not at all.
+    Sentences are taken as they are, but for white space: give them in the letters of the transcripts. Those of "train"
+    are gone through twice, one by one. The folder is there complete or not at all.
 
     Raises:
-        CorpusError: where there is a text of that name, for files that can't be read, and for a split without a line.
+        CorpusError: where there is a text of that name, and for a split without a sentence.
         WordListError: for words that are no list.
     """
     folder = text_dir(name, data_dir)
     if folder.exists():
         raise CorpusError(f"{folder} exists; give another name, or remove it first")
     words = WordList.of_counts(
-        collections.Counter(word for line in read_lines(splits["train"]) for word in line.split()), max_words, min_count
+        collections.Counter(word for sentence in splits["train"] for word in sentence.split()), max_words, min_count
     )
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    for split, files in splits.items():
+    for split, sentences in splits.items():
         (unfinished / split).mkdir(parents=True)
-        _write_split(words, files, unfinished / split)
+        _write_split(words, sentences, unfinished / split)
     words.write(unfinished / "words.txt")
     unfinished.rename(folder)
     return words
 
 
-def _write_split(words: WordList, files: Sequence[str | Path], folder: Path) -> None:
+def _write_split(words: WordList, sentences: Iterable[str], folder: Path) -> None:
     lengths = []
     with (folder / "tokens.bin").open("wb") as tokens:
-        for line in read_lines(files):
-            ids = words.encode(line).astype(TOKENS)
+        for sentence in filter(str.strip, sentences):
+            ids = words.encode(sentence).astype(TOKENS)
             tokens.write(ids.tobytes())
             lengths.append(len(ids))
     if not lengths:
-        raise CorpusError(f"split '{folder.name}' has no line of text in {', '.join(map(str, files))}")
+        raise CorpusError(f"split '{folder.name}' has no sentence; give it some text")
     np.save(folder / "ends.npy", np.cumsum(lengths))
 
 

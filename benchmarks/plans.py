@@ -60,7 +60,7 @@ def _cells(plan: Plan, name: str) -> list[str]:
         plan.experiment.name,
         f"{name} ({plan.slice.num_chips} chips)",
         mesh_text(plan),
-        f"{plan.rows} x {plan.num_samples / SAMPLE_RATE:.1f} s",
+        f"{plan.rows} x {plan.length / SAMPLE_RATE:.1f} s",
         f"{plan.rows / plan.slice.num_chips:g}",
         f"{plan.memory.peak / 2**30:.2f}",
     ]
@@ -71,7 +71,7 @@ def _cells(plan: Plan, name: str) -> list[str]:
         f"{sum(each.num_bytes for each in plan.cost.collectives) / 1e6:.0f}",
         f"{plan.model_flops / 1e12:.0f}",
         f"{plan.step_seconds * 1e3:.0f}",
-        f"{plan.audio_hours_per_second:.1f}",
+        f"{plan.throughput:.1f}",
         f"{plan.mfu:.1%}",
         f"{plan.days:.2f}",
     ]

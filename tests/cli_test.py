@@ -199,7 +199,9 @@ def test_a_language_model_is_trained_and_measured(run, model):
 
 def test_a_beam_search_with_a_language_model_recognises_reports_and_compares(run, model):
     beam = ("--lm", model, "--lm-weight", "0.5", "--word-score", "0", "--beam", "20", "--workers", "1")
-    assert run("transcribe", "runs/tones", "0.wav", "2.wav", *beam)[:2] == (0, "0.wav\tAB CA\n2.wav\tB\n")
+    status, out, err = run("transcribe", "runs/tones", "0.wav", "2.wav", *beam)
+    assert (status, out) == (0, "0.wav\tAB CA\n2.wav\tB\n")
+    assert err == "tones.arpa: 7 of 7 words can be written in the labels of the checkpoint\n"
     where = ("tones/train", "--data-dir", "data", "--quiet")
     assert run("evaluate", "runs/tones", *where, "--output", "greedy.json", "--workdir", "parts")[0] == 0
     status, out, _ = run("evaluate", "runs/tones", *where, *beam, "--html", "tones.html", "--compare", "greedy.json")
@@ -207,6 +209,32 @@ def test_a_beam_search_with_a_language_model_recognises_reports_and_compares(run
     assert "5 utterances" in Path("tones.html").read_text()
     status, _, err = run("evaluate", "runs/tones", *where, *beam, "--workdir", "parts")
     assert status == 2 and "parts has work of another setting" in err
+
+
+def test_what_was_said_has_candidates_without_a_model(run):
+    status, out, err = run(
+        "transcribe", "runs/tones", "0.wav", "2.wav", "--beam", "20", "--format", "json", "--n-best", "3"
+    )
+    assert (status, err) == (0, "")
+    for line, text in zip(out.splitlines(), ("AB CA", "B"), strict=True):
+        found = json.loads(line)
+        assert found["text"] == found["candidates"][0]["text"] == text
+        scores = [each["score"] for each in found["candidates"]]
+        assert len(scores) == 3 and scores == sorted(scores, reverse=True) and found["score"] == scores[0] < 0
+
+
+def test_any_words_are_recognised_with_a_model_of_letters(run):
+    Path("text.txt").write_text("AB CA\nCAB\nB\n" * 3)
+    assert run("lm", "train", "text.txt", "--letters", "--order", "2", "--output", "letters.arpa")[0] == 0
+    beam = ("--lm", "letters.arpa", "--lexicon-free", "--lm-weight", "0.5", "--beam", "20", "--workers", "1")
+    status, out, err = run("transcribe", "runs/tones", "0.wav", "4.wav", *beam)
+    assert (status, out) == (0, "0.wav\tAB CA\n4.wav\tBAC\n")
+    assert err == "letters.arpa knows 4 of 4 labels of the checkpoint\n"
+    status, out, _ = run("lm", "perplexity", "letters.arpa", "text.txt", "--letters")
+    assert status == 0 and "num unknown" in out
+    where = ("tune", "runs/tones", "tones/train", "--data-dir", "data", "--workdir", "tuned_letters")
+    status, _, err = run(*where, *beam)
+    assert status == 2 and "tuning weighs words" in err
 
 
 def test_weights_are_tuned_recorded_and_taken_up_by_an_evaluation(run, model):
@@ -222,7 +250,12 @@ def test_weights_are_tuned_recorded_and_taken_up_by_an_evaluation(run, model):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (("--beam", "5"), "--beam is for a beam search; give it a language model"),
+        (("--lm-weight", "5"), "--lm-weight is for a search with a model; give it a language model with --lm"),
+        (("--n-best", "5", "--format", "json"), "without a search there is one transcript; give --n-best a --beam"),
+        (("--n-best", "5", "--beam", "9"), "--format text has no place for candidates"),
+        (("--n-best", "5", "--beam", "3", "--format", "json"), "a beam of 3 cannot give the 5 best"),
+        (("--lexicon", "a.txt", "--lexicon-free"), "--lexicon has no use with --lexicon-free"),
+        (("--lm", "a.arpa", "--lexicon-free", "--fuse", "runs/lm"), "--lexicon-free does not know"),
         (("--lm", "nothing.arpa"), "nothing.arpa"),
         (("--lexicon", "nothing.txt"), "the lexicon nothing.txt cannot be read"),
         (("--lm", "tones.csv"), "tones.csv is neither ARPA nor KenLM's binary"),

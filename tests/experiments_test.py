@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
+from experiments.finetune import timit
 from experiments.pretrain import (
     base_960h,
     base_960h_8_chips,
@@ -186,16 +187,29 @@ def test_a_pretraining_batch_holds_the_papers_crops(recipe, num_samples):
     assert clips.batch_size * clips.num_samples == num_samples
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "finetune.base_" in name or "finetune.large_" in name])
+PRETRAINED = {"base": base_960h, "large": large_lv60, "timit": large_960h}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("experiments.finetune.")])
 def test_fine_tuning_starts_from_the_encoder_that_pretraining_leaves(name):
     experiment = importlib.import_module(name).experiment()
-    pretraining = {"base": base_960h, "large": large_lv60}[experiment.name.split("_")[0]].experiment()
+    pretraining = PRETRAINED[experiment.name.split("_")[0]].experiment()
+    assert experiment.init_from.path == f"runs/{pretraining.name}"
     shapes = [
         jax.tree.map(lambda x: x.shape, nn.unbox(jax.eval_shape(task.init, jax.random.key(0))["encoder"]))
         for task in (experiment.task, pretraining.task)
     ]
     assert shapes[0] == shapes[1]
     assert experiment.train_data.normalise == pretraining.train_data.normalise
+
+
+def test_timits_masks_are_the_papers():
+    """Table 6: probabilities of a frame and of a channel, times the length of their spans."""
+    task = timit.experiment().task
+    for mask, share, length in ((task.time_mask, 0.065, 10), (task.channel_mask, 0.012, 64)):
+        assert mask.length == length
+        assert mask.prob == pytest.approx(share * length)
+    assert task.model.num_labels == len(task.vocabulary) == 39 + 4
 
 
 def test_the_two_runs_of_a_comparison_differ_in_where_they_start_alone():

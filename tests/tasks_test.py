@@ -329,6 +329,13 @@ def test_silence_everywhere_misses_every_label_and_every_word():
     assert metrics["infeasible"] == 0
 
 
+def test_phones_are_counted_as_labels_alone():
+    phones = Vocabulary(VOCABULARY.symbols, word_end="", separator=" ")
+    metrics = evaluate(dataclasses.replace(CTC, vocabulary=phones), biased(5), labeled())
+    assert metrics["label_error_rate"] == pytest.approx((15 - 4) / 15)
+    assert "word_error_rate" not in metrics
+
+
 def test_error_rates_count_labels_and_words_over_the_batch():
     """One letter A everywhere: it matches one of 15 labels in each of 4 clips, and no word, for those end in |."""
     metrics = evaluate(CTC, biased(5), labeled())

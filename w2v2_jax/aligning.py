@@ -42,9 +42,10 @@ def align_emissions(recogniser: Recogniser, emissions: Emissions, text: str, sec
         raise AlignmentError("the transcript is empty; give what was said")
     seconds_per_frame = recogniser.hop / SAMPLE_RATE
     check_fits(labels, len(emissions), seconds_per_frame)
-    *placed, log_prob = place(emissions, labels, recogniser.vocabulary.blank_id)
+    found = place(emissions, labels, recogniser.vocabulary.blank_id)
+    placed = found.labels, found.starts, found.stops, found.label_scores
     words, symbols = (
         segments(recogniser.vocabulary, *placed, seconds_per_frame=seconds_per_frame)
         for segments in (word_segments, symbol_segments)
     )
-    return Aligned(words, symbols, seconds, log_prob)
+    return Aligned(words, symbols, seconds, found.score)

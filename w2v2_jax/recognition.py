@@ -20,7 +20,7 @@ from w2v2_jax.data.audio import SAMPLE_RATE, AudioError, Waveform, normalise
 from w2v2_jax.data.buckets import round_up
 from w2v2_jax.data.chunks import Chunk, Chunking
 from w2v2_jax.data.text import Vocabulary
-from w2v2_jax.decoding.greedy import Decoded, greedy
+from w2v2_jax.decoding.greedy import Candidate, Decoded, greedy
 from w2v2_jax.decoding.segments import Segment, word_segments
 from w2v2_jax.model import CTCModel
 from w2v2_jax.pretrained import open_any, placed
@@ -43,11 +43,12 @@ class NotARecogniserError(ValueError):
 
 class Transcript(NamedTuple):
     """What was recognised in a recording of `seconds`: its words, and the decoder's score of them (of a greedy one the
-    log probability of the best path in nats)."""
+    log probability of the best path in nats). Of a beam search the best first `candidates`, of which `words` is one."""
 
     words: tuple[Segment, ...]
     seconds: float
     score: float
+    candidates: tuple[Candidate, ...] = ()
 
     @property
     def text(self) -> str:
@@ -160,8 +161,9 @@ class Recogniser:
         return jax.jit(lambda params, batch: jax.nn.log_softmax(self.task.logits(params, batch).astype(jnp.float32)))
 
     def _transcript(self, decoded: Decoded, seconds: float) -> Transcript:
-        words = word_segments(self.vocabulary, *decoded[:-1], seconds_per_frame=self.hop / SAMPLE_RATE)
-        return Transcript(words, seconds, decoded.score)
+        placed = decoded.labels, decoded.starts, decoded.stops, decoded.label_scores
+        words = word_segments(self.vocabulary, *placed, seconds_per_frame=self.hop / SAMPLE_RATE)
+        return Transcript(words, seconds, decoded.score, decoded.candidates)
 
 
 def _past_errors(process: Callable[[Iterator[Any]], Iterator[Any]], items: Iterable[tuple[Any, Any]]):

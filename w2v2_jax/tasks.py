@@ -234,19 +234,20 @@ class CTCFinetuning:
         return self.model.encoder.num_valid_frames(batch.num_samples)
 
     def evaluate(self, params: PyTree, batch: LabeledBatch, keys: Key[Array, " batch"]) -> Metrics:
-        """Loss and the error rates of greedy decoding, counted on the device over labels and over words."""
+        """Loss and the error rates of greedy decoding, counted on the device over labels and, of letters, words."""
         logits = self.logits(params, batch)
         found = collapse(logits.argmax(axis=-1), self.num_frames(batch), self.vocabulary.blank_id)
         label_errors = edit_distance(found.labels, found.num_labels, batch.labels, batch.num_labels)
-        words, found_words = (
-            words_of(labels, count, self.vocabulary.word_end_id)
-            for labels, count in ((batch.labels, batch.num_labels), (found.labels, found.num_labels))
-        )
-        word_errors = edit_distance(*found_words, *words)
-        return self.objective(logits, batch)[1] | {
-            "label_error_rate": Mean(label_errors.sum(), batch.num_labels.sum()),
-            "word_error_rate": Mean(word_errors.sum(), words.count.sum()),
-        }
+        metrics = self.objective(logits, batch)[1]
+        metrics["label_error_rate"] = Mean(label_errors.sum(), batch.num_labels.sum())
+        if self.vocabulary.has_words:
+            words, found_words = (
+                words_of(labels, count, self.vocabulary.word_end_id)
+                for labels, count in ((batch.labels, batch.num_labels), (found.labels, found.num_labels))
+            )
+            word_errors = edit_distance(*found_words, *words)
+            metrics["word_error_rate"] = Mean(word_errors.sum(), words.count.sum())
+        return metrics
 
     def objective(self, logits: Float[Array, "batch frame label"], batch: LabeledBatch) -> tuple[Mean, Metrics]:
         """CTC loss summed over utterances, with their number as its weight."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from w2v2_jax.data.text import LETTERS, TextError, Vocabulary, clean_transcript
+from w2v2_jax.data.text import LETTERS, TextError, Vocabulary, clean_transcript, spelled
 
 
 def test_letters_have_the_ids_of_fairseq():
@@ -13,6 +13,13 @@ def test_letters_have_the_ids_of_fairseq():
 def test_every_word_ends_with_its_mark():
     labels = [LETTERS.symbols[number] for number in LETTERS.encode("IT'S  ME")]
     assert labels == ["I", "T", "'", "S", "|", "M", "E", "|"]
+
+
+def test_a_text_is_spelled_as_its_labels():
+    assert (
+        spelled(" A  CAT ") == "A | C A T |" == " ".join(LETTERS.symbols[number] for number in LETTERS.encode("A CAT"))
+    )
+    assert spelled("") == ""
 
 
 def test_an_empty_transcript_has_no_labels():
@@ -38,6 +45,16 @@ def test_a_character_outside_the_vocabulary_is_named_with_its_place_and_transcri
 def test_marks_and_specials_cannot_be_spelled_in_a_transcript(text):
     with pytest.raises(TextError):
         LETTERS.encode(text)
+
+
+def test_symbols_with_a_separator_are_what_it_separates():
+    phones = Vocabulary(("<s>", "ah", "a", "h"), ("<s>",), word_end="", separator=" ")
+    assert phones.encode(" ah  h a").tolist() == [1, 3, 2]
+    assert phones.decode(phones.encode("ah h a")) == "ah h a"
+    with pytest.raises(TextError, match=r"'ha' in 'a ha' is not in the vocabulary \(ah a h\)"):
+        phones.encode("a ha")
+    with pytest.raises(TextError):
+        phones.encode("<s>")
 
 
 def test_a_vocabulary_of_texts_holds_their_characters_by_frequency():

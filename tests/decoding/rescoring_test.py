@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from w2v2_jax.decoding.hypotheses import Hypothesis, Weights
-from w2v2_jax.decoding.rescoring import best, rescored, tune_rescoring
+from w2v2_jax.decoding.rescoring import ranked, rescored, tune_rescoring
 from w2v2_jax.decoding.scoring import count_words, total
 
 GOOD, BAD = Hypothesis(("A", "CAT"), -12.0, -9.0), Hypothesis(("AK", "AT"), -10.0, -4.0)
@@ -35,8 +35,8 @@ def test_each_text_is_scored_once():
 @pytest.mark.parametrize(("lm_weight", "first"), [(0.3, BAD), (0.5, GOOD)])
 def test_the_best_hypothesis_depends_on_the_weight(lm_weight, first):
     """The good one is worse by 2 for its frames and better by 5 for its words: even at a weight of 0.4."""
-    [found] = best(rescored([[BAD, GOOD]], prefers_cats), Weights(lm_weight, word_score=-1.0))
-    assert found.words == first.words
+    [found] = ranked(rescored([[BAD, GOOD]], prefers_cats), Weights(lm_weight, word_score=-1.0))
+    assert found[0].words == first.words and {each.words for each in found} == {BAD.words, GOOD.words}
 
 
 def random_lists(num_clips):
@@ -57,7 +57,7 @@ def test_tuning_tries_every_weight_of_the_papers_ranges():
     tuned = tune_rescoring(lists, references, steps=3)
     assert [trial.weights for trial in tuned.trials] == list(itertools.product((0.0, 2.5, 5.0), (-5.0, 0.0, 5.0)))
     for weights, rate in tuned.trials:
-        pairs = zip(references, best(lists, weights), strict=True)
+        pairs = zip(references, (found for found, *_ in ranked(lists, weights)), strict=True)
         assert rate == total([count_words(reference, found.text) for reference, found in pairs]).errors / 90
     assert tuned.word_error_rate == min(rate for _, rate in tuned.trials)
     assert (tuned.weights, tuned.word_error_rate) in tuned.trials

@@ -70,11 +70,11 @@ def test_characters_leave_word_ends_out():
     )
 
 
-def test_phones_are_symbols_of_more_than_one_letter():
+def test_phones_are_symbols_of_more_than_one_letter_and_the_words_where_no_mark_ends_one():
     phones = Vocabulary(("<s>", "sh", "iy"), specials=("<s>",), separator=" ")
     arguments = phones, np.array([1, 2]), np.array([0, 4]), np.array([4, 5]), np.zeros(2, np.float32), 0.02
     assert [segment.text for segment in symbol_segments(*arguments)] == ["sh", "iy"]
-    assert [segment.text for segment in word_segments(*arguments)] == ["sh iy"]
+    assert [segment.text for segment in word_segments(*arguments)] == ["sh", "iy"]
 
 
 def test_an_empty_transcript_has_no_segments():

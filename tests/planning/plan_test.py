@@ -12,7 +12,7 @@ from w2v2_jax.experiment_files import load_experiment
 from w2v2_jax.overrides import override
 from w2v2_jax.planning.chips import parse_slice
 from w2v2_jax.planning.costs import Cost
-from w2v2_jax.planning.plan import Memory, Plan, TooLarge, model_flops, parse_mesh, plan
+from w2v2_jax.planning.plan import AUDIO, TEXT, Memory, Plan, TooLarge, model_flops, parse_mesh, plan
 from w2v2_jax.sharding import MeshShape, make_mesh
 from w2v2_jax.step import make_program
 
@@ -26,15 +26,21 @@ FITS = Memory(3 * GB, 5 * GB, GB), Cost(seconds=0.3, communication=0.1)
 
 def made(memory=FITS[0], cost=FITS[1], **changes):
     """A plan of 8 clips of a second on 4 chips, with a tenth of what these could do in 0.4 s as the model's FLOPs."""
-    return Plan(micro.pretraining(**changes), SLICE, 8, 16_000, round(0.04 * 4 * 197e12), memory, cost)
+    return Plan(micro.pretraining(**changes), SLICE, 8, 16_000, AUDIO, round(0.04 * 4 * 197e12), memory, cost)
 
 
 def test_estimates_follow_from_the_time_of_a_step():
     found = made(num_steps=216_000)
     assert found.step_seconds == pytest.approx(0.4)
     assert found.mfu == pytest.approx(0.1)
-    assert found.audio_hours_per_second == pytest.approx(8 / 3600 / 0.4)
+    assert found.throughput == pytest.approx(8 / 3600 / 0.4)
     assert found.days == pytest.approx(1)
+
+
+def test_text_is_counted_in_words():
+    found = made()._replace(length=100, content=TEXT)
+    assert found.amount == 800
+    assert found.throughput == pytest.approx(800 / 0.4)
 
 
 def test_the_peak_is_all_that_is_in_memory():

@@ -6,13 +6,20 @@ from w2v2_jax.planning import report
 from w2v2_jax.planning.chips import parse_slice
 from w2v2_jax.planning.collectives import Collective
 from w2v2_jax.planning.costs import Cost
-from w2v2_jax.planning.plan import Memory, Plan, TooLarge
+from w2v2_jax.planning.plan import AUDIO, TEXT, Memory, Plan, TooLarge
 from w2v2_jax.sharding import MeshShape
 
 GB = 2**30
 COST = Cost(0.3, 0.2, 0.1, 0.1, (Collective("all-reduce", 16, 1_500_000),) * 2)
 FITS = Plan(
-    micro.pretraining(mesh=MeshShape(fsdp=4)), parse_slice("v5e:4x4"), 32, 57_600, 2 * 10**12, Memory(GB, GB, GB), COST
+    micro.pretraining(mesh=MeshShape(fsdp=4)),
+    parse_slice("v5e:4x4"),
+    32,
+    57_600,
+    AUDIO,
+    2 * 10**12,
+    Memory(GB, GB, GB),
+    COST,
 )
 TOO_LARGE = FITS._replace(memory=TooLarge(20 * GB, 15 * GB), cost=Cost())
 
@@ -30,7 +37,9 @@ def shown(table):
         "pretraining on v5e:4x4",
         "data=4 fsdp=4",
         "32 x 3.6 s",
-        "0.03 h of audio a step",
+        "0.032 h of audio a step",
+        "clips a chip",
+        "0.08 h/s",
         "3.00 GiB",
         "2 TFLOP",
         "400.0 ms",
@@ -40,6 +49,11 @@ def shown(table):
 )
 def test_a_plan_tells(words):
     assert words in shown(report.plan_table(FITS))
+
+
+@pytest.mark.parametrize("words", ["32 x 64 words", "2,048 words of text a step", "sentences a chip", "5,120 words/s"])
+def test_a_plan_of_a_language_model_tells(words):
+    assert words in shown(report.plan_table(FITS._replace(length=64, content=TEXT)))
 
 
 def test_all_that_is_estimated_says_so():

@@ -3,7 +3,7 @@ import pytest
 
 from w2v2_jax.planning.chips import parse_slice
 from w2v2_jax.planning.costs import Cost
-from w2v2_jax.planning.plan import Memory, Plan, TooLarge
+from w2v2_jax.planning.plan import AUDIO, Memory, Plan, TooLarge
 from w2v2_jax.planning.search import POLICIES, kept_for_gradients, rank, search
 from w2v2_jax.sharding import MeshShape
 
@@ -17,7 +17,7 @@ def planner(seconds, parts_that_fit=1, divisor=1024):
         if divisor % (parts := experiment.accumulation_steps):
             raise ValueError("can't be cut")
         memory = Memory(5, 5, 0) if parts >= parts_that_fit else TooLarge(100 // parts, 15)
-        return Plan(experiment, slice_, 64, 400, 1, memory, Cost(seconds=seconds(experiment)))
+        return Plan(experiment, slice_, 64, 400, AUDIO, 1, memory, Cost(seconds=seconds(experiment)))
 
     return plan
 

@@ -30,6 +30,13 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--labelled-minutes", type=float, metavar="MINUTES", help="how much for labelled")
     parser.add_argument("--name", help="name of the corpus (default: asterisk)")
 
+    parser = _add_source(sources, "timit", timit, "your copy of TIMIT: phones of train, dev and core test set")
+    parser.add_argument("folder", help="the folder that holds TRAIN and TEST")
+    parser.add_argument(
+        "--num-phones", type=int, choices=(61, 48, 39), help="phones of the transcripts (default: 39, as scored)"
+    )
+    parser.add_argument("--name", help="name of the corpus (default: timit)")
+
     parser = _add_source(sources, "folder", folder, "a folder of audio files at any depth, without transcripts")
     parser.add_argument("folder", help="the folder of the files")
     parser.add_argument("--name", required=True, help="name of the corpus")
@@ -79,6 +86,13 @@ def asterisk(options: argparse.Namespace) -> Any:
     if options.fetch:
         fetch(options.folder, **given(options, "languages"))
     return Asterisk(options.folder, **given(options, "name", "languages", "labelled_minutes"))
+
+
+def timit(options: argparse.Namespace) -> Any:
+    """The source that `w2v2 prepare timit` asks for."""
+    from w2v2_jax.data.timit import Timit
+
+    return Timit(options.folder, **given(options, "name", "num_phones"))
 
 
 def folder(options: argparse.Namespace) -> Any:

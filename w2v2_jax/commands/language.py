@@ -23,6 +23,7 @@ def add(subparsers: Any) -> None:
 def _add_train(models: Any) -> None:
     parser = add_command(models, "train", train, "make an n-gram model of a text, as KenLM's lmplz does")
     _add_texts(parser)
+    _add_letters(parser)
     parser.add_argument("--order", type=int, default=4, metavar="N", help="words of the longest n-grams (default: 4)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the ARPA file to write")
     parser.add_argument(
@@ -54,6 +55,7 @@ def _add_perplexity(models: Any) -> None:
     parser = add_command(models, "perplexity", perplexity, "how well a language model predicts a text")
     parser.add_argument("model", type=Path, help="an ARPA file, or the run of a Transformer")
     _add_texts(parser)
+    _add_letters(parser)
 
 
 def _add_texts(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +63,12 @@ def _add_texts(parser: argparse.ArgumentParser) -> None:
         "texts", nargs="+", metavar="TEXT", help="a file with a sentence a line, or DATASET/SPLIT: its transcripts"
     )
     _add_cleaning(parser)
+
+
+def _add_letters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--letters", action="store_true", help="words as letters with a | behind them, for a search with --lexicon-free"
+    )
 
 
 def _add_cleaning(parser: argparse.ArgumentParser) -> None:
@@ -89,8 +97,9 @@ def train(options: argparse.Namespace) -> int:
     from w2v2_jax.decoding.arpa import to_binary, write_arpa
     from w2v2_jax.decoding.ngram import estimate_discounts, fallback_discounts, train_ngram
 
-    discounts = fallback_discounts if options.discount_fallback else estimate_discounts
-    sentences = _Sentences(options.texts, options)
+    # So few letters there are that all are frequent, and rare ones, of which discounts are estimated, there are none.
+    discounts = fallback_discounts if options.discount_fallback or options.letters else estimate_discounts
+    sentences = _Sentences(options.texts, options, options.letters)
     model = train_ngram(sentences, options.order, options.prune, discounts)
     sentences.tell_left_out()
     write_arpa(model, options.output)
@@ -119,7 +128,7 @@ def perplexity(options: argparse.Namespace) -> int:
     from w2v2_jax.decoding.arpa import read_arpa
     from w2v2_jax.decoding.ngram import perplexity
 
-    sentences = _Sentences(options.texts, options)
+    sentences = _Sentences(options.texts, options, options.letters)
     if options.model.is_dir():
         found = transformer(str(options.model)).perplexity([" ".join(sentence.split()) for sentence in sentences])
     else:
@@ -133,20 +142,22 @@ def perplexity(options: argparse.Namespace) -> int:
 class _Sentences:
     """The sentences of files and of corpora, as the options want them; they can be gone through again."""
 
-    def __init__(self, texts: Sequence[str], options: argparse.Namespace):
-        self._texts, self._options, self._left_out = texts, options, 0
+    def __init__(self, texts: Sequence[str], options: argparse.Namespace, letters: bool = False):
+        self._texts, self._options, self._letters, self._left_out = texts, options, letters, 0
 
     def __iter__(self) -> Iterator[str]:
         from w2v2_jax.data.language import read_lines
-        from w2v2_jax.data.text import TextError, clean_transcript
+        from w2v2_jax.data.text import TextError, clean_transcript, spelled
 
         self._left_out = 0
         for text in self._texts:
             for sentence in read_lines([text]) if Path(text).exists() else _transcripts(text, self._options):
                 try:
-                    yield clean_transcript(sentence) if self._options.clean else sentence
+                    cleaned = clean_transcript(sentence) if self._options.clean else sentence
                 except TextError:
                     self._left_out += 1
+                else:
+                    yield spelled(cleaned) if self._letters else cleaned
 
     def tell_left_out(self) -> None:
         """Complains of the sentences that could not be cleaned when they were last gone through."""
@@ -174,6 +185,8 @@ def tune(options: argparse.Namespace) -> int:
     from w2v2_jax.evaluation import store_emissions
     from w2v2_jax.recognition import load_recogniser
 
+    if options.lexicon_free:
+        raise ValueError("tuning weighs words, which --lexicon-free does not count; give --lm-weight when decoding")
     if options.lm is None:
         raise ValueError("tuning weighs a language model; give one with --lm")
     if options.fuse:

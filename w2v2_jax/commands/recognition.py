@@ -34,7 +34,9 @@ def _add_transcribe(subparsers: Any) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="write a file for each recording there")
     parser.add_argument("--max-seconds", type=float, metavar="SECONDS", help="longest recording that is accepted")
     _add_chunking(parser)
-    add_decoder(parser)
+    add_decoder(parser).add_argument(
+        "--n-best", type=int, metavar="N", help="json has so many candidates with their scores"
+    )
 
 
 def _add_chunking(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +81,8 @@ def transcribe(options: argparse.Namespace) -> int:
     """Writes what is said in each file; those that can't be read are reported and the others go on."""
     from w2v2_jax.data.audio import AudioError
 
+    if options.n_best and options.format != "json":
+        raise ValueError(f"--format {options.format} has no place for candidates; give --n-best with --format json")
     if options.format in ("srt", "vtt") and len(options.files) > 1 and not options.output:
         raise ValueError(f"subtitles of {len(options.files)} recordings can't be one file; give a folder with --output")
     names = [Path(file).stem for file in options.files]
@@ -117,8 +121,9 @@ def _transcript_as(options: argparse.Namespace, file: str, transcript: Any) -> s
         )
     if options.format == "json":
         fields = {"file": file, "text": transcript.text, **transcript._asdict()}
-        words = [word._asdict() for word in transcript.words]
-        return json.dumps(fields | {"words": words}, ensure_ascii=False) + "\n"
+        fields["words"] = [word._asdict() for word in transcript.words]
+        fields["candidates"] = [each._asdict() for each in transcript.candidates]
+        return json.dumps(fields, ensure_ascii=False) + "\n"
     return _timed_as(options.format, Path(file).stem, transcript.words)
 
 

@@ -20,6 +20,11 @@ def complain(message: str) -> None:
     print(f"w2v2: {' '.join(message.splitlines())}", file=sys.stderr)
 
 
+def remark(message: str) -> None:
+    """One line on standard error of something that is as it should be."""
+    print(message, file=sys.stderr)
+
+
 def add_command(subparsers: Any, name: str, command: Command, text: str) -> argparse.ArgumentParser:
     """A command that calls `command` with its options; `text` says what it does."""
     parser = subparsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")

@@ -66,6 +66,11 @@ class Vocabulary:
         return self.symbols.index(self.blank)
 
     @property
+    def has_words(self) -> bool:
+        """Whether there is a mark that ends words: phones do without."""
+        return self.word_end in self.ids
+
+    @property
     def word_end_id(self) -> int:
         """The id of the mark that ends a word; -1, which no label has, in a vocabulary without one."""
         return self.ids.get(self.word_end, -1)
@@ -73,23 +78,38 @@ class Vocabulary:
     def encode(self, text: str) -> Int[np.ndarray, " label"]:
         """The ids of `text`: the letters of every word, then the mark that ends it; none for an empty text.
 
-        Raises `TextError` for a character outside the vocabulary.
+        Where a `separator` stands between symbols, as between phones, they are what it separates, without marks.
+
+        Raises `TextError` for a character, or a phone, outside the vocabulary.
         """
+        symbols = text.replace(self.separator, " ").split() if self.separator else self._spelled(text)
+        for symbol in symbols:
+            if symbol not in self.ids:
+                known = self.separator.join(self.ids)
+                raise TextError(f"{symbol!r} in {text!r} is not in the vocabulary ({known}); clean the transcript")
+        return np.array([self.ids[symbol] for symbol in symbols], np.int32)
+
+    def _spelled(self, text: str) -> str:
+        """The letters of `text`, with the mark behind each word."""
         for position, character in enumerate(text):
             if character == self.word_end or not (character.isspace() or character in self.ids):
                 raise TextError(
                     f"character {character!r} at position {position} of {text!r} is not in the vocabulary "
                     f"({''.join(self.ids)}); clean the transcript or build the vocabulary with Vocabulary.of_texts"
                 )
-        word_end = self.word_end if self.word_end in self.ids else ""
-        labels = "".join(word + word_end for word in text.split())
-        return np.array([self.ids[character] for character in labels], np.int32)
+        word_end = self.word_end if self.has_words else ""
+        return "".join(word + word_end for word in text.split())
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """The text of `ids` from which CTC's repeats are gone already; blanks and other specials are dropped."""
         symbols = [self.symbols[number] for number in ids]
         written = [" " if symbol == self.word_end else symbol for symbol in symbols if symbol not in self.specials]
         return " ".join(self.separator.join(written).split())
+
+
+def spelled(text: str) -> str:
+    """The labels of `text` with spaces between them: `A CAT` is `A | C A T |`, as in fairseq's .ltr files."""
+    return " ".join(f"{' '.join(word)} {WORD_END}" for word in text.split())
 
 
 LETTERS = Vocabulary((*SPECIALS, WORD_END, *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"))

@@ -43,8 +43,7 @@ class Search(abc.ABC):
     n_best: int = 1
 
     def __post_init__(self):
-        if not 1 <= self.n_best <= self.beam:
-            raise ValueError(f"a beam of {self.beam} cannot give the {self.n_best} best; give 1 <= n_best <= beam")
+        check_n_best(self.n_best, self.beam)
 
     def decode(self, log_probs: LogProbs) -> list[Hypothesis]:
         """Up to `n_best` hypotheses of different words, the best first; one at least.
@@ -117,6 +116,12 @@ class Search(abc.ABC):
             "log_add": False,
             "criterion_type": optional("flashlight.lib.text.decoder").CriterionType.CTC,
         }
+
+
+def check_n_best(n_best: int, beam: int) -> None:
+    """Raises ValueError for more hypotheses than go on."""
+    if not 1 <= n_best <= beam:
+        raise ValueError(f"a beam of {beam} cannot give the {n_best} best; give 1 <= n_best <= beam")
 
 
 class _Graph(NamedTuple):

@@ -65,11 +65,19 @@ def greedy_decode(
     return GreedyPath(collapse(jnp.argmax(logits, axis=-1), num_frames, blank), log_probs)
 
 
+class Candidate(NamedTuple):
+    """What may have been said, and the decoder's score of it."""
+
+    text: str
+    score: float
+
+
 class Decoded(NamedTuple):
     """The labels found in a recording: label i lasts from frame `starts[i]` up to, not including, `stops[i]`, with a
     mean log probability of `label_scores[i]` nats.
 
-    `score` is the decoder's of the whole: of a greedy one the log probability of the path in nats.
+    `score` is the decoder's of the whole: of a greedy one the log probability of the path in nats. A beam search has
+    `candidates`, all different, the best first, which is what the labels spell.
     """
 
     labels: Int[np.ndarray, " label"]
@@ -77,6 +85,7 @@ class Decoded(NamedTuple):
     stops: Int[np.ndarray, " label"]
     label_scores: Float[np.ndarray, " label"]
     score: float
+    candidates: tuple[Candidate, ...] = ()
 
 
 def best_path(log_probs: Float32[np.ndarray, "frame symbol"], blank: int) -> Decoded:

@@ -6,7 +6,7 @@ import gzip
 import importlib
 import os
 import zlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
@@ -61,8 +61,7 @@ class NGramFile:
         Raises:
             LanguageModelError: for a damaged file, or where most of `words` are unknown to it.
         """
-        known = known_words(self.path)
-        share = sum(word in known for word in words) / max(len(words), 1)
+        share = num_known(self.path, words) / max(len(words), 1)
         if share < MIN_COVERAGE:
             raise LanguageModelError(
                 f"{self.path} knows {share:.1%} of the {len(words)} words to be recognised, such as {words[-1]!r}; "
@@ -116,8 +115,13 @@ def _boosted(model: Any, scores: dict[int, float]) -> Any:
     return Boosted()
 
 
-def known_words(path: str | Path) -> Container[str]:
-    """What answers `word in known_words(path)` for the n-gram model in a file."""
+def num_known(path: str | Path, words: Iterable[str]) -> int:
+    """How many of `words` the n-gram model in a file knows."""
+    known = _known_words(path)
+    return sum(word in known for word in words)
+
+
+def _known_words(path: str | Path) -> Container[str]:
     if not _is_binary(path):
         return frozenset(arpa_words(path))
     kenlm = optional("kenlm")

@@ -20,16 +20,16 @@ SentenceModel = Callable[[Sequence[str]], Float[np.ndarray, " text"]]
 def rescored(n_best: NBest, model: SentenceModel) -> list[list[Hypothesis]]:
     """The same hypotheses with what `model` gives them in place of the search's language model.
 
-    Their order stays, for it depends on the weights: see `best`. All texts go to the model in one call, each once.
+    Their order stays, for it depends on the weights: see `ranked`. All texts go to the model in one call, each once.
     """
     texts = list(dict.fromkeys(hypothesis.text for found in n_best for hypothesis in found))
     scores = dict(zip(texts, np.asarray(model(texts)).tolist(), strict=True))
     return [[each._replace(language=scores[each.text]) for each in found] for found in n_best]
 
 
-def best(n_best: NBest, weights: Weights) -> list[Hypothesis]:
-    """The best hypothesis of each clip; of equally good ones the first."""
-    return [max(found, key=weights.score) for found in n_best]
+def ranked(n_best: NBest, weights: Weights) -> list[list[Hypothesis]]:
+    """The hypotheses of each clip, the best first; equally good ones in their order."""
+    return [sorted(found, key=weights.score, reverse=True) for found in n_best]
 
 
 def tune_rescoring(n_best: NBest, references: Sequence[str], steps: int = 41) -> Tuned:

@@ -59,8 +59,11 @@ def word_segments(
 ) -> tuple[Segment, ...]:
     """One segment for each word, from its first label to its last; the arguments are those of `symbol_segments`.
 
-    The score of a word is the geometric mean of the probabilities of its labels over all their frames.
+    The score of a word is the geometric mean of the probabilities of its labels over all their frames. Where
+    symbols are kept apart and no mark ends a word, as in phones, each symbol is a word.
     """
+    if vocabulary.separator and not vocabulary.has_words:
+        return symbol_segments(vocabulary, labels, starts, stops, scores, seconds_per_frame)
     ends = np.flatnonzero(labels == vocabulary.word_end_id).tolist()
     bounds = zip([0, *(end + 1 for end in ends)], [*ends, len(labels)], strict=True)
     pieces = [slice(first, last) for first, last in bounds if vocabulary.decode(labels[first:last])]

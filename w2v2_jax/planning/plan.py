@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from w2v2_jax.batches import example_keys
+from w2v2_jax.batches import TokenBatch, example_keys
 from w2v2_jax.data.audio import SAMPLE_RATE
 from w2v2_jax.experiment import Batch, Experiment
 from w2v2_jax.planning import hlo
@@ -43,17 +43,33 @@ class TooLarge(NamedTuple):
     available: int
 
 
+class Content(NamedTuple):
+    """What is in a batch, in words for people: `place` of `places` are a unit of a row, `size` a `unit` of many."""
+
+    name: str
+    rows: str
+    place: str
+    places: int
+    unit: str
+    size: int
+
+
+AUDIO = Content("audio", "clips", "s", SAMPLE_RATE, "h", 3600 * SAMPLE_RATE)
+TEXT = Content("text", "sentences", "words", 1, "words", 1)
+
+
 class Plan(NamedTuple):
     """What an experiment would take on a slice.
 
-    `rows` and `num_samples` of a global batch, `model_flops` of a step on all chips together; `program` is what the
-    compiler made of it. All that is in seconds is an estimate.
+    A global batch has `rows` of `length` samples, or words; `model_flops` are those of a step on all chips together.
+    All that is in seconds is an estimate.
     """
 
     experiment: Experiment
     slice: Slice
     rows: int
-    num_samples: int
+    length: int
+    content: Content
     model_flops: int
     memory: Memory | TooLarge
     cost: Cost
@@ -69,9 +85,14 @@ class Plan(NamedTuple):
         return self.cost.seconds + self.cost.communication if self.fits else math.inf
 
     @property
-    def audio_hours_per_second(self) -> float:
-        """Estimated, for clips without padding."""
-        return self.rows * self.num_samples / SAMPLE_RATE / 3600 / self.step_seconds
+    def amount(self) -> float:
+        """Units of content in a batch without padding, such as hours of audio."""
+        return self.rows * self.length / self.content.size
+
+    @property
+    def throughput(self) -> float:
+        """Estimated units of content a second."""
+        return self.amount / self.step_seconds
 
     @property
     def mfu(self) -> float:
@@ -93,14 +114,15 @@ def plan(experiment: Experiment, slice_: Slice) -> Plan:
         ValueError: without libtpu, and for a mesh or batch that can't be cut over the chips.
     """
     mesh = make_mesh(devices_of(slice_), experiment.mesh)
-    batch = max(experiment.train_data.shapes(), key=lambda shape: shape.waveform.size)
-    rows, num_samples = batch.waveform.shape
+    batch = max(experiment.train_data.shapes(), key=lambda shape: shape[0].size)
+    rows, length = batch[0].shape
+    content = TEXT if isinstance(batch, TokenBatch) else AUDIO
     _check_rows(rows, experiment, slice_)
     program = make_program(experiment, mesh)
     lowered = program.step.lower(program.state, abstract_batch(batch, mesh))
     memory, cost = _compiled(lowered, slice_)
     flops = model_flops(experiment, program.state.params, batch)
-    return Plan(experiment, slice_, rows, num_samples, flops, memory, cost)
+    return Plan(experiment, slice_, rows, length, content, flops, memory, cost)
 
 
 def _compiled(lowered: jax.stages.Lowered, slice_: Slice) -> tuple[Memory | TooLarge, Cost]:
@@ -118,7 +140,7 @@ def _compiled(lowered: jax.stages.Lowered, slice_: Slice) -> tuple[Memory | TooL
 def model_flops(experiment: Experiment, params: PyTree, batch: Batch) -> int:
     """Operations of a step's matrix products and convolutions, from shapes: three times those of the loss, as the
     gradients of both factors of a product take as much again each."""
-    rows = len(batch.num_samples)
+    rows = len(batch[0])
     key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((), jnp.int32)))
     keys = jax.eval_shape(functools.partial(example_keys, num_examples=rows), key)
     return 3 * count_flops(experiment.task.loss, _shapes(params), batch, keys, step)

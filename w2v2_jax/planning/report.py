@@ -7,7 +7,6 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from w2v2_jax.data.audio import SAMPLE_RATE
 from w2v2_jax.planning.plan import Memory, Plan
 from w2v2_jax.planning.search import kept_for_gradients, rank
 
@@ -53,11 +52,12 @@ def plan_table(plan: Plan) -> Table:
 
 
 def _setup(plan: Plan) -> Iterator[Row]:
-    seconds, parts = plan.num_samples / SAMPLE_RATE, plan.experiment.accumulation_steps
+    content, parts = plan.content, plan.experiment.accumulation_steps
     yield "chips", f"{plan.slice.num_chips}", mesh_text(plan)
-    yield "batch", f"{plan.rows} x {seconds:.1f} s", f"{plan.rows * seconds / 3600:.2f} h of audio a step"
+    row = f"{plan.length / content.places:.4g} {content.place}"
+    yield "batch", f"{plan.rows} x {row}", f"{_number(plan.amount)} {content.unit} of {content.name} a step"
     at_once = plan.rows * plan.experiment.mesh.tensor / plan.slice.num_chips / parts
-    yield "clips a chip", f"{at_once:g}", f"at once, accumulation_steps={parts}"
+    yield f"{content.rows} a chip", f"{at_once:g}", f"at once, accumulation_steps={parts}"
     yield "model FLOPs", f"{plan.model_flops / 1e12:,.4g} TFLOP", "a step, on all chips together"
 
 
@@ -86,7 +86,8 @@ def _estimates(plan: Plan) -> Iterator[Row]:
     alone = f"compute {_ms(cost.compute)}, memory {_ms(cost.memory)} if each were alone"
     yield "  on the chip", _ms(cost.seconds), f"estimate: {alone}"
     yield "  collectives", _ms(cost.communication), "estimate: on all links, hidden by nothing"
-    yield "audio", f"{plan.audio_hours_per_second:.3g} h/s", "estimate: hours of audio a second"
+    content = plan.content
+    yield content.name, f"{_number(plan.throughput)} {content.unit}/s", f"estimate: of {content.name} without padding"
     yield "MFU", f"{plan.mfu:.1%}", f"estimate: of {plan.slice.chip.flops / 1e12:.0f} TFLOP/s a chip in bfloat16"
     yield f"{plan.experiment.num_steps:,} steps", f"{plan.days:.3g} days", "estimate: without a pause"
     if cost.unknown_loops:
@@ -101,7 +102,8 @@ def search_table(plans: Sequence[Plan]) -> Table:
     table = Table(title=Text(f"{first.experiment.name} on {first.slice}, batch {first.rows}: the fastest first"))
     table.add_column("mesh")
     table.add_column("kept for gradients")
-    for name in ("parts", "HBM GiB", "step ms", "audio h/s", "MFU", "days"):
+    throughput = f"{first.content.name} {first.content.unit}/s"
+    for name in ("parts", "HBM GiB", "step ms", throughput, "MFU", "days"):
         table.add_column(name, justify="right")
     for index, plan in enumerate(sorted(plans, key=rank)):
         table.add_row(*_cells(plan), style="bold" if index == 0 and plan.fits else "" if plan.fits else "dim")
@@ -117,7 +119,7 @@ def _cells(plan: Plan) -> list[str]:
         *setup,
         memory,
         f"{plan.step_seconds * 1e3:.1f}",
-        f"{plan.audio_hours_per_second:.3g}",
+        _number(plan.throughput),
         f"{plan.mfu:.1%}",
         f"{plan.days:.3g}",
     ]
@@ -133,6 +135,10 @@ def mesh_text(plan: Plan) -> str:
 
 def _gib(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.2f} GiB"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _ms(seconds: float) -> str:

@@ -47,5 +47,5 @@ def test_a_transcript_that_does_not_fit_is_an_error(text, reason):
 
 
 def test_a_file_that_can_not_be_read_is_an_error(tmp_path):
-    with pytest.raises(AudioError, match="unreadable"):
+    with pytest.raises(AudioError, match="missing: there is no file"):
         align_file(RECOGNISER, tmp_path / "missing.wav", "A")

@@ -211,6 +211,16 @@ def test_a_beam_search_with_a_language_model_recognises_reports_and_compares(run
     assert status == 2 and "parts has work of another setting" in err
 
 
+def test_what_an_evaluation_could_not_count_or_compare_is_told_before_it_begins(run, monkeypatch):
+    monkeypatch.setattr("w2v2_jax.recognition.load_recogniser", None)
+    where = ("tones/train", "--data-dir", "data")
+    status, _, err = run("evaluate", "runs/tones", *where, "--phones")
+    assert status == 2 and "utterance '0.wav': 'AB', phone 0 of 'AB CA', is not one of TIMIT's" in err
+    Path("no_report.json").write_text("{}")
+    status, _, err = run("evaluate", "runs/tones", *where, "--compare", "no_report.json")
+    assert status == 2 and "no_report.json is no report of an evaluation" in err
+
+
 def test_what_was_said_has_candidates_without_a_model(run):
     status, out, err = run(
         "transcribe", "runs/tones", "0.wav", "2.wav", "--beam", "20", "--format", "json", "--n-best", "3"
@@ -245,6 +255,8 @@ def test_weights_are_tuned_recorded_and_taken_up_by_an_evaluation(run, model):
     assert Path("tuned/surface.png").stat().st_size > 10_000
     status, out, _ = run("evaluate", "runs/tones", *where, "--quiet", "--setting", "tuned/setting.json")
     assert status == 0 and "5 utterances" in out
+    status, _, err = run("evaluate", "runs/tones", *where, "--quiet", "--setting", "runs/tones/experiment.json")
+    assert status == 2 and "experiment.json is no setting" in err
 
 
 @pytest.mark.parametrize(
@@ -436,6 +448,12 @@ def test_an_interrupted_command_ends_quietly(run, monkeypatch):
         (("evaluate", "run", "espeak"), "'espeak' should be DATASET/SPLIT, e.g. espeak/test"),
         (("prepare", "manifest", "train.tsv", "--name", "x"), "'train.tsv' should be SPLIT=FILE"),
         (("train", "x", "--workdir", "gs://bucket/run"), "give a local or mounted folder"),
+        (
+            ("evaluate", "run", "espeak/test", "--html", "nowhere/report.html"),
+            "there is no folder nowhere to write report",
+        ),
+        (("plot", "run", "--output", "."), ". is a folder; give the name of a file"),
+        (("transcribe", "run", "a.wav", "--workers", "0"), "'0' should be a whole number, 1 or more"),
     ],
 )
 def test_an_argument_of_the_wrong_form_is_refused_with_the_right_one(capsys, arguments, message):

@@ -93,6 +93,16 @@ def make_report(
     return Report(tuple(utterances), {name: rate(count) for name, count in counted.items()})
 
 
+def check_references(records: Records, counted: Mapping[str, Count]) -> None:
+    """Raises ValueError for a text in which something can't be counted, such as phones in words."""
+    for record in without_audio(records):
+        for count in counted.values():
+            try:
+                count(record["text"], "")
+            except ValueError as error:
+                raise ValueError(f"utterance {record['id']!r}: {error}") from error
+
+
 def recognise(
     recogniser: Recogniser,
     records: Records,

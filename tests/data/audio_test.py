@@ -135,7 +135,7 @@ BAD = {
     "clip.wma": (write_bytes(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11" + bytes(4000)), "unreadable"),
     "samples.pcm": (write_bytes((tone() * 2**15).astype("<i2").tobytes()), "headerless"),
     "samples.raw": (write_bytes((tone() * 2**15).astype("<i2").tobytes()), "headerless"),
-    "missing.wav": (lambda path: None, "unreadable"),
+    "missing.wav": (lambda path: None, "missing"),
     "slow.wav": (lambda path: soundfile.write(path, tone(), 100), "sample rate: 100 Hz"),
     "matlab.mat": (lambda path: soundfile.write(path, tone(), SAMPLE_RATE, format="MAT5"), "format: MAT5"),
 }

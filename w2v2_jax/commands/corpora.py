@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from w2v2_jax.commands.terminal import add_command, add_data_dir, given
+from w2v2_jax.commands.terminal import add_command, add_data_dir, given, positive
 
 
 def add(subparsers: Any) -> None:
@@ -15,8 +15,8 @@ def add(subparsers: Any) -> None:
     parser = _add_source(sources, "espeak", espeak, "synthetic English speech: no download, exact transcripts")
     for split in ("train", "labelled", "dev", "test"):
         parser.add_argument(f"--{split}-minutes", type=float, metavar="MINUTES", help=f"how much for {split}")
-    parser.add_argument("--num-speakers", type=int, metavar="N", help="speakers of train and labelled")
-    parser.add_argument("--num-held-out", type=int, metavar="N", help="speakers of dev, and as many of test")
+    parser.add_argument("--num-speakers", type=positive, metavar="N", help="speakers of train and labelled")
+    parser.add_argument("--num-held-out", type=positive, metavar="N", help="speakers of dev, and as many of test")
     parser.add_argument("--lexicon", type=float, metavar="SHARE", help="share of some 350 words to speak with, up to 1")
     parser.add_argument("--seed", type=int, help="another seed gives other sentences and speakers")
     parser.add_argument("--name", help="name of the corpus (default: espeak)")

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from w2v2_jax.commands.terminal import given, remark
+from w2v2_jax.commands.terminal import given, positive, remark
 
 
 def add_decoder(parser: argparse.ArgumentParser) -> Any:
@@ -35,13 +35,13 @@ def add_decoder(parser: argparse.ArgumentParser) -> Any:
     )
     group.add_argument("--word-score", type=float, metavar="X", help="what each word adds (default: -1)")
     group.add_argument(
-        "--beam", type=int, metavar="N", help="hypotheses that go on (default: 500; the paper tests with 1500)"
+        "--beam", type=positive, metavar="N", help="hypotheses that go on (default: 500; the paper tests with 1500)"
     )
     group.add_argument("--hotwords", nargs="+", metavar="WORD", help="words that are expected, such as names")
     group.add_argument("--hotword-score", type=float, metavar="X", help="tenfold probability how often (default: 1)")
     group.add_argument("--rescore", metavar="RUN", help="a Transformer language model ranks the 200 best")
     group.add_argument("--fuse", metavar="RUN", help="a Transformer language model is asked for every word; slow")
-    group.add_argument("--workers", type=int, metavar="N", help="processes that search (default: one a core)")
+    group.add_argument("--workers", type=positive, metavar="N", help="processes that search (default: one a core)")
     return group
 
 
@@ -59,7 +59,7 @@ def described(options: argparse.Namespace, fingerprint: str) -> str:
     """The checkpoint, the fingerprint of what it holds, and the choices of decoding, for people to compare."""
     chosen = given(options, *CHOICES)
     if options.setting:
-        chosen["setting"] = {name: _tuned(options).get(name) for name in ("weights", "by_transformer")}
+        chosen["setting"] = _tuned(options)
     choices = (f"{name}={chosen[name]}" for name in sorted(chosen))
     return " ".join(filter(None, [options.checkpoint, fingerprint, options.language, *choices]))
 
@@ -179,11 +179,15 @@ def _letters(options: argparse.Namespace, vocabulary: Any) -> Any:
 
 def _tuned(options: argparse.Namespace) -> dict[str, Any]:
     """What `w2v2 tune` wrote."""
+    from w2v2_jax.decoding.hypotheses import Weights
+
     if options.setting is None:
         return {}
     try:
-        return json.loads(options.setting.read_text("utf-8"))
-    except ValueError as error:
+        found = json.loads(options.setting.read_text("utf-8"))
+        tuned = {"by_transformer": BY_TRANSFORMER} | found
+        return {name: Weights(**tuned[name])._asdict() for name in ("weights", "by_transformer")}
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{options.setting} is no setting: {error}; give what `w2v2 tune` wrote") from error
 
 

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from w2v2_jax.commands.decoders import add_decoder, described, num_workers, search_of, transformer
-from w2v2_jax.commands.terminal import add_checkpoint, add_command, add_data_dir, complain, dataset, show, table
+from w2v2_jax.commands.terminal import (
+    add_checkpoint,
+    add_command,
+    add_data_dir,
+    complain,
+    dataset,
+    output_file,
+    positive,
+    show,
+    table,
+)
 
 
 def add(subparsers: Any) -> None:
@@ -24,15 +34,15 @@ def _add_train(models: Any) -> None:
     parser = add_command(models, "train", train, "make an n-gram model of a text, as KenLM's lmplz does")
     _add_texts(parser)
     _add_letters(parser)
-    parser.add_argument("--order", type=int, default=4, metavar="N", help="words of the longest n-grams (default: 4)")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the ARPA file to write")
+    parser.add_argument("--order", type=positive, default=4, metavar="N", help="of the longest n-grams (default: 4)")
+    parser.add_argument("--output", type=output_file, required=True, metavar="FILE", help="the ARPA file to write")
     parser.add_argument(
         "--prune", type=int, nargs="+", default=(0,), metavar="N", help="leave out n-grams as rare, by order: 0 0 1"
     )
     parser.add_argument(
         "--discount-fallback", action="store_true", help="for small or made-up texts: discounts of 0.5, 1 and 1.5"
     )
-    parser.add_argument("--binary", type=Path, metavar="FILE", help="write KenLM's binary too, by its build_binary")
+    parser.add_argument("--binary", type=output_file, metavar="FILE", help="write KenLM's too, by its build_binary")
 
 
 def _add_prepare(models: Any) -> None:
@@ -42,12 +52,12 @@ def _add_prepare(models: Any) -> None:
         parser.add_argument(f"--{split}", nargs="+", required=True, metavar="TEXT", help="as for `lm train`")
     parser.add_argument(
         "--max-words",
-        type=int,
+        type=positive,
         required=True,
         metavar="N",
         help="the most frequent words are known, `</s>` and `<unk>` among them",
     )
-    parser.add_argument("--min-count", type=int, default=1, metavar="N", help="words as frequent (default: 1)")
+    parser.add_argument("--min-count", type=positive, default=1, metavar="N", help="words as frequent (default: 1)")
     _add_cleaning(parser)
 
 
@@ -84,7 +94,7 @@ def _add_tune(subparsers: Any) -> None:
     add_checkpoint(parser)
     parser.add_argument("dataset", type=dataset, metavar="DATASET/SPLIT", help="e.g. librispeech/dev_other")
     add_data_dir(parser)
-    parser.add_argument("--trials", type=int, default=128, metavar="N", help="settings to try (default: 128)")
+    parser.add_argument("--trials", type=positive, default=128, metavar="N", help="settings to try (default: 128)")
     parser.add_argument("--seed", type=int, default=0, help="another seed tries others")
     parser.add_argument(
         "--workdir", type=Path, required=True, metavar="DIR", help="for emissions, trials, plot and the setting"

@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from w2v2_jax.commands.decoders import add_decoder, decoder_of, described
-from w2v2_jax.commands.terminal import FAILED, add_checkpoint, add_command, add_data_dir, complain, dataset, given, show
+from w2v2_jax.commands.terminal import (
+    FAILED,
+    add_checkpoint,
+    add_command,
+    add_data_dir,
+    complain,
+    dataset,
+    given,
+    output_file,
+    positive,
+    show,
+)
 
 TRANSCRIPTS = ("text", "json", "srt", "vtt", "ctm")
 ALIGNMENTS = ("json", "textgrid", "ctm", "srt", "vtt")
@@ -35,7 +46,7 @@ def _add_transcribe(subparsers: Any) -> None:
     parser.add_argument("--max-seconds", type=float, metavar="SECONDS", help="longest recording that is accepted")
     _add_chunking(parser)
     add_decoder(parser).add_argument(
-        "--n-best", type=int, metavar="N", help="json has so many candidates with their scores"
+        "--n-best", type=positive, metavar="N", help="json has so many candidates with their scores"
     )
 
 
@@ -66,8 +77,8 @@ def _add_evaluate(subparsers: Any) -> None:
     add_checkpoint(parser)
     parser.add_argument("dataset", type=dataset, metavar="DATASET/SPLIT", help="e.g. espeak/test")
     add_data_dir(parser)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything there too, as JSON")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report to read and listen to")
+    parser.add_argument("--output", type=output_file, metavar="FILE", help="write everything there too, as JSON")
+    parser.add_argument("--html", type=output_file, metavar="FILE", help="write a report to read and listen to")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="with another evaluation, what its --output wrote")
     parser.add_argument("--phones", action="store_true", help="texts are TIMIT's phones: fold them to 39")
     parser.add_argument("--by-speaker", action="store_true", help="intervals that hold for other speakers")
@@ -200,6 +211,9 @@ def evaluate(options: argparse.Namespace) -> int:
         meet()
     name, split = options.dataset
     records = open_split(name, split, options.data_dir or default_data_dir())
+    counted = evaluation.PHONES if options.phones else evaluation.WORDS
+    evaluation.check_references(records, counted)
+    before = evaluation.read_report(options.compare) if options.compare else None
     recogniser = _recogniser(options)
     setting = described(options, recogniser.fingerprint)
     with _folder(options) as folder:
@@ -210,7 +224,6 @@ def evaluate(options: argparse.Namespace) -> int:
         utterances = evaluation.recognised(records, folder, setting)
     if jax.process_index():  # the first tells
         return 0
-    counted = evaluation.PHONES if options.phones else evaluation.WORDS
     report = evaluation.make_report(utterances, counted, options.by_speaker)
     title = f"{options.checkpoint} on {name}/{split}"
     show(report.table(title))
@@ -218,8 +231,8 @@ def evaluate(options: argparse.Namespace) -> int:
         options.output.write_text(report.to_json(), encoding="utf-8")
     if options.html:
         options.html.write_text(_html(options, title, report, records), encoding="utf-8")
-    if options.compare:
-        show(_comparison(options, report, counted))
+    if before:
+        show(_comparison(options, before, report, counted))
     return 0
 
 
@@ -241,10 +254,9 @@ def _html(options: argparse.Namespace, title: str, report: Any, records: Any) ->
     return report_html(title, report.rates, utterances, audio=lambda each: records[places[each.id]]["audio"])
 
 
-def _comparison(options: argparse.Namespace, report: Any, counted: Mapping[str, Any]) -> str:
+def _comparison(options: argparse.Namespace, before: Any, report: Any, counted: Mapping[str, Any]) -> str:
     from w2v2_jax.decoding.comparison import compare, paired
     from w2v2_jax.decoding.scoring import by_speaker
-    from w2v2_jax.evaluation import read_report
 
     unit, count = next(iter(counted.items()))
 
@@ -252,8 +264,7 @@ def _comparison(options: argparse.Namespace, report: Any, counted: Mapping[str, 
         found = [count(each.reference, each.hypothesis) for each in utterances]
         return [*by_speaker(utterances, found).values()] if options.by_speaker else found
 
-    before = read_report(options.compare).utterances
-    found = compare(counts(before), counts(paired(before, report.utterances)))
+    found = compare(counts(before.utterances), counts(paired(before.utterances, report.utterances)))
     return (
         f"Compared with {options.compare}: {found.difference:+.2%} errors in {unit} ({found.low:+.2%} to "
         f"{found.high:+.2%}), better with a probability of {found.probability_of_improvement:.1%}"

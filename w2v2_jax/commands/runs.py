@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from w2v2_jax.commands.terminal import add_command, local_folder
+from w2v2_jax.commands.terminal import add_command, local_folder, output_file
 
 
 def add(subparsers: Any) -> None:
@@ -24,7 +24,9 @@ def _add_plot(subparsers: Any) -> None:
     parser = add_command(subparsers, "plot", plot, "draw the curves of runs beside each other")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="what of metrics.jsonl (default: what tells most)")
-    parser.add_argument("--output", type=Path, default=Path("curves.png"), metavar="FILE", help="(default: curves.png)")
+    parser.add_argument(
+        "--output", type=output_file, default="curves.png", metavar="FILE", help="(default: curves.png)"
+    )
 
 
 def _add_demo(subparsers: Any) -> None:

@@ -42,6 +42,23 @@ def local_folder(text: str) -> Path:
     return Path(text)
 
 
+def output_file(text: str) -> Path:
+    """The type of an option that names a file to write: better told before hours of work than after."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent} to write {path.name} into; make it first")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; give the name of a file")
+    return path
+
+
+def positive(text: str) -> int:
+    """The type of an option that counts something."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} should be a whole number, 1 or more")
+    return int(text)
+
+
 def dataset(text: str) -> tuple[str, str]:
     """The type of an argument that names a split of a corpus."""
     name, slash, split = text.partition("/")

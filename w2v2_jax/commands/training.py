@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from w2v2_jax.commands.terminal import add_command, add_experiment, complain, local_folder, show, table
+from w2v2_jax.commands.terminal import (
+    add_command,
+    add_experiment,
+    complain,
+    local_folder,
+    positive,
+    show,
+    table,
+)
 
 
 def add(subparsers: Any) -> None:
@@ -33,7 +41,7 @@ def _add_train(subparsers: Any) -> None:
 def _add_drill(subparsers: Any) -> None:
     parser = add_command(subparsers, "drill", drill, "kill a run over and over: does it end as an unbroken one")
     add_experiment(parser, "num_steps=200 save_every=20 eval_every=50")
-    parser.add_argument("--kills", type=int, default=8, metavar="N", help="how often (default: 8)")
+    parser.add_argument("--kills", type=positive, default=8, metavar="N", help="how often (default: 8)")
     parser.add_argument(
         "--workdir", type=local_folder, metavar="DIR", help="an empty folder (default: runs/NAME_drill)"
     )

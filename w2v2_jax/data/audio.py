@@ -94,6 +94,8 @@ def open_audio(source: str | Path | io.BufferedIOBase, max_seconds: float = math
     """An audio file whose header is in order; what goes wrong while it is open is an `AudioError`."""
     if isinstance(source, str | Path) and Path(source).suffix.lower() in HEADERLESS:
         raise AudioError(f"headerless: {source} has no header to tell its rate and width; convert it to WAV or FLAC")
+    if isinstance(source, str | Path) and not Path(source).exists():
+        raise AudioError(f"missing: there is no file {source}")
     try:
         with soundfile.SoundFile(source) as file:
             _check_header(file, max_seconds)

@@ -164,6 +164,8 @@ def train_ngram(
     Raises NGramError for other thresholds, a text without sentences or with a word of `SPECIALS`, an order of which no
     n-gram is left, and where `discounts` does.
     """
+    if order < 1:
+        raise NGramError(f"order {order}: the longest n-grams of a model have 1 word or more")
     if not 1 <= len(prune) <= order or prune[0] != 0 or list(prune) != sorted(prune):
         raise NGramError(
             f"order {order} with prune {tuple(prune)}: a model needs 1 to {order} thresholds, 0 first and never falling"

@@ -114,6 +114,8 @@ def test_json_has_the_times_of_words(run):
     assert (status, fields["file"], fields["text"], fields["seconds"]) == (0, "3.wav", "CC A", 0.5)
     first, second = fields["words"]
     assert first["text"] == "CC" and second["text"] == "A" and first["end"] <= second["start"]
+    assert [symbol["text"] for symbol in fields["symbols"]] == ["C", "C", "A"]
+    assert fields["symbols"][0]["start"] == first["start"] and fields["symbols"][2]["end"] == second["end"]
     assert fields["score"] < 0
 
 

@@ -31,7 +31,7 @@ class Parrot(Recogniser):
     def transcribe(self, waveforms):
         for waveform in waveforms:
             words = tuple(Segment(word, 0.0, 0.0, 1.0) for word in self.SAYS[len(waveform)].split())
-            yield Transcript(words, len(waveform) / 16_000, -1.0)
+            yield Transcript(words, (), len(waveform) / 16_000, -1.0)
 
 
 PARROT = Parrot(micro.ctc_task(), {}, normalise=False)

@@ -21,7 +21,7 @@ from w2v2_jax.data.buckets import round_up
 from w2v2_jax.data.chunks import Chunk, Chunking
 from w2v2_jax.data.text import Vocabulary
 from w2v2_jax.decoding.greedy import Candidate, Decoded, greedy
-from w2v2_jax.decoding.segments import Segment, word_segments
+from w2v2_jax.decoding.segments import Segment, symbol_segments, word_segments
 from w2v2_jax.model import CTCModel
 from w2v2_jax.pretrained import open_any, placed
 from w2v2_jax.sharding import make_mesh, put_batch
@@ -42,10 +42,12 @@ class NotARecogniserError(ValueError):
 
 
 class Transcript(NamedTuple):
-    """What was recognised in a recording of `seconds`: its words, and the decoder's score of them (of a greedy one the
-    log probability of the best path in nats). Of a beam search the best first `candidates`, of which `words` is one."""
+    """What was recognised in a recording of `seconds`: its words, the symbols (letters or phones) in them, and the
+    decoder's score (of a greedy one the log probability of the best path in nats). Of a beam search `candidates`, the
+    best first, which is what the words are."""
 
     words: tuple[Segment, ...]
+    symbols: tuple[Segment, ...]
     seconds: float
     score: float
     candidates: tuple[Candidate, ...] = ()
@@ -162,8 +164,11 @@ class Recogniser:
 
     def _transcript(self, decoded: Decoded, seconds: float) -> Transcript:
         placed = decoded.labels, decoded.starts, decoded.stops, decoded.label_scores
-        words = word_segments(self.vocabulary, *placed, seconds_per_frame=self.hop / SAMPLE_RATE)
-        return Transcript(words, seconds, decoded.score, decoded.candidates)
+        words, symbols = (
+            segments(self.vocabulary, *placed, seconds_per_frame=self.hop / SAMPLE_RATE)
+            for segments in (word_segments, symbol_segments)
+        )
+        return Transcript(words, symbols, seconds, decoded.score, decoded.candidates)
 
 
 def _past_errors(process: Callable[[Iterator[Any]], Iterator[Any]], items: Iterable[tuple[Any, Any]]):

@@ -40,7 +40,10 @@ def _add_transcribe(subparsers: Any) -> None:
     add_checkpoint(parser)
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio of any sample rate")
     parser.add_argument(
-        "--format", choices=TRANSCRIPTS, default="text", help="json and ctm have times of words (default: text)"
+        "--format",
+        choices=TRANSCRIPTS,
+        default="text",
+        help="json has the times of words and letters (default: text)",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write a file for each recording there")
     parser.add_argument("--max-seconds", type=float, metavar="SECONDS", help="longest recording that is accepted")
@@ -132,8 +135,8 @@ def _transcript_as(options: argparse.Namespace, file: str, transcript: Any) -> s
         )
     if options.format == "json":
         fields = {"file": file, "text": transcript.text, **transcript._asdict()}
-        fields["words"] = [word._asdict() for word in transcript.words]
-        fields["candidates"] = [each._asdict() for each in transcript.candidates]
+        for name in ("words", "symbols", "candidates"):
+            fields[name] = [each._asdict() for each in fields[name]]
         return json.dumps(fields, ensure_ascii=False) + "\n"
     return _timed_as(options.format, Path(file).stem, transcript.words)
 

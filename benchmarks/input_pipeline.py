@@ -28,7 +28,7 @@ from w2v2_jax.data.corpora import corpus_dir
 from w2v2_jax.data.pipeline import Clips, Transcribed
 from w2v2_jax.data.prepare import Report, prepare
 from w2v2_jax.data.records import Corpus
-from w2v2_jax.data.synthetic import ESpeak
+from w2v2_jax.data.sources.synthetic import ESpeak
 from w2v2_jax.data.text import LETTERS
 
 MIN_SECONDS, MAX_SECONDS = 12, 17

@@ -23,7 +23,7 @@ from w2v2_jax.batches import AudioBatch, example_keys
 from w2v2_jax.data.audio import Phone, decode_flac, normalise
 from w2v2_jax.data.prepare import prepare
 from w2v2_jax.data.records import Corpus
-from w2v2_jax.data.synthetic import ESpeak
+from w2v2_jax.data.sources.synthetic import ESpeak
 from w2v2_jax.evaluation import WORDS, Report, evaluate_recogniser
 from w2v2_jax.metrics import read_rows
 from w2v2_jax.overrides import override

@@ -99,7 +99,7 @@ def test_the_data_dir_is_that_of_tfds(monkeypatch):
 def test_neither_reading_nor_writing_imports_tensorflow(data_dir, tmp_path):
     code = (
         "import sys; from w2v2_jax.data.corpora import open_split; from w2v2_jax.data.prepare import prepare;"
-        "from w2v2_jax.data.folders import AudioFolder; import soundfile, numpy as np;"
+        "from w2v2_jax.data.sources.folders import AudioFolder; import soundfile, numpy as np;"
         f"soundfile.write({str(tmp_path / 'a.wav')!r}, np.random.default_rng(0).normal(0, 0.1, 16000), 16000);"
         f"prepare(AudioFolder({str(tmp_path)!r}, 'mine'), {str(tmp_path / 'out')!r}, progress=False);"
         f"open_split('mine', 'train', {str(tmp_path / 'out')!r})[0];"

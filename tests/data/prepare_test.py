@@ -14,8 +14,8 @@ import soundfile
 from w2v2_jax.data import prepare as module
 from w2v2_jax.data.audio import AudioError, Recording, Utterance, decode_flac
 from w2v2_jax.data.corpora import CorpusError, corpus_dir, open_split
-from w2v2_jax.data.folders import AudioFolder
 from w2v2_jax.data.prepare import SplitSize, prepare
+from w2v2_jax.data.sources.folders import AudioFolder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,7 +73,7 @@ def prepare(options: argparse.Namespace) -> int:
 
 def espeak(options: argparse.Namespace) -> Any:
     """The source that `w2v2 prepare espeak` asks for."""
-    from w2v2_jax.data.synthetic import ESpeak
+    from w2v2_jax.data.sources.synthetic import ESpeak
 
     minutes = (f"{split}_minutes" for split in ("train", "labelled", "dev", "test"))
     return ESpeak(**given(options, "name", *minutes, "num_speakers", "num_held_out", "lexicon", "seed"))
@@ -81,7 +81,7 @@ def espeak(options: argparse.Namespace) -> Any:
 
 def asterisk(options: argparse.Namespace) -> Any:
     """The source that `w2v2 prepare asterisk` asks for, downloaded first with `--fetch`."""
-    from w2v2_jax.data.asterisk import Asterisk, fetch
+    from w2v2_jax.data.sources.asterisk import Asterisk, fetch
 
     if options.fetch:
         fetch(options.folder, **given(options, "languages"))
@@ -90,20 +90,20 @@ def asterisk(options: argparse.Namespace) -> Any:
 
 def timit(options: argparse.Namespace) -> Any:
     """The source that `w2v2 prepare timit` asks for."""
-    from w2v2_jax.data.timit import Timit
+    from w2v2_jax.data.sources.timit import Timit
 
     return Timit(options.folder, **given(options, "name", "num_phones"))
 
 
 def folder(options: argparse.Namespace) -> Any:
     """The source that `w2v2 prepare folder` asks for."""
-    from w2v2_jax.data.folders import AudioFolder
+    from w2v2_jax.data.sources.folders import AudioFolder
 
     return AudioFolder(options.folder, **given(options, "name", "valid_percent"))
 
 
 def manifest(options: argparse.Namespace) -> Any:
     """The source that `w2v2 prepare manifest` asks for."""
-    from w2v2_jax.data.manifests import Manifests
+    from w2v2_jax.data.sources.manifests import Manifests
 
     return Manifests(options.name, tuple(options.files))

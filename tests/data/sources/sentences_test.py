@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from w2v2_jax.data.sentences import Sentences, share
+from w2v2_jax.data.sources.sentences import Sentences, share
 
 
 def test_sentences_are_words_of_small_letters():

@@ -7,8 +7,8 @@ import pytest
 from w2v2_jax.data.audio import decode_flac
 from w2v2_jax.data.corpora import open_split
 from w2v2_jax.data.prepare import prepare
-from w2v2_jax.data.sentences import share
-from w2v2_jax.data.synthetic import VARIANTS, ESpeak
+from w2v2_jax.data.sources.sentences import share
+from w2v2_jax.data.sources.synthetic import VARIANTS, ESpeak
 from w2v2_jax.data.text import LETTERS
 
 SMALL = ESpeak("small", train_minutes=0.5, labelled_minutes=0.2, dev_minutes=0.1, test_minutes=0.2)
@@ -39,7 +39,7 @@ def data_dir(tmp_path_factory):
 
 
 def test_the_same_seed_speaks_the_same_records(data_dir, tmp_path):
-    from w2v2_jax.data.synthetic import _speak
+    from w2v2_jax.data.sources.synthetic import _speak
 
     _speak.cache_clear()
     prepare(SMALL, tmp_path, progress=False, workers=1)

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from w2v2_jax.data.corpora import CorpusError
-from w2v2_jax.data.manifests import Manifests, read_manifest
+from w2v2_jax.data.sources.manifests import Manifests, read_manifest
 
 
 @pytest.fixture

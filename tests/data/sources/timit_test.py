@@ -6,7 +6,7 @@ import pytest
 from w2v2_jax.data.audio import Phone, decode_record
 from w2v2_jax.data.corpora import CorpusError, open_split
 from w2v2_jax.data.prepare import prepare
-from w2v2_jax.data.timit import CORE_TEST, DEV, Timit
+from w2v2_jax.data.sources.timit import CORE_TEST, DEV, Timit
 
 # The header of a file as the Linguistic Data Consortium publishes it: no coding is named, it is little-endian PCM.
 SPHERE = """NIST_1A

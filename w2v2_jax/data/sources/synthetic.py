@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import soxr
 
-from w2v2_jax.data import espeak
 from w2v2_jax.data.audio import SAMPLE_RATE, Phone, Recording, Utterance, check_waveform
-from w2v2_jax.data.sentences import Sentences, listed, share
+from w2v2_jax.data.sources import espeak
+from w2v2_jax.data.sources.sentences import Sentences, listed, share
 
 BATCH = 200  # lines spoken by one process
 ACCENTS = ("en", "en-029", "en-GB-scotland", "en-GB-x-gbclan", "en-GB-x-gbcwmd", "en-GB-x-rp", "en-US", "en-US-nyc")

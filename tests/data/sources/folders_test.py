@@ -3,7 +3,7 @@ import pytest
 import soundfile
 
 from w2v2_jax.data.corpora import CorpusError
-from w2v2_jax.data.folders import AudioFolder
+from w2v2_jax.data.sources.folders import AudioFolder
 
 
 def fill(folder, names):

@@ -2,7 +2,7 @@ import pytest
 
 pytest.importorskip("espeakng_loader")
 
-from w2v2_jax.data.espeak import SAMPLE_RATE, speak_lines
+from w2v2_jax.data.sources.espeak import SAMPLE_RATE, speak_lines
 
 
 def test_a_faster_rate_speaks_the_same_phones_in_less_time():

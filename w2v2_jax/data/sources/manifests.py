@@ -10,7 +10,7 @@ from typing import Any
 
 from w2v2_jax.data.audio import Utterance
 from w2v2_jax.data.corpora import CorpusError
-from w2v2_jax.data.folders import read_file
+from w2v2_jax.data.sources.folders import read_file
 from w2v2_jax.data.text import WORD_END
 
 PATH_KEYS = ("audio", "audio_filepath", "path", "file")

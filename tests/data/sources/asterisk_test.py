@@ -7,10 +7,10 @@ import subprocess
 import numpy as np
 import pytest
 
-from w2v2_jax.data.asterisk import Asterisk, fetch
 from w2v2_jax.data.audio import decode_flac
 from w2v2_jax.data.corpora import CorpusError, open_split
 from w2v2_jax.data.prepare import prepare
+from w2v2_jax.data.sources.asterisk import Asterisk, fetch
 
 G722 = pytest.importorskip("G722").G722
 

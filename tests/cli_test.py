@@ -15,6 +15,21 @@ from w2v2_jax import demo, pretrained
 from w2v2_jax.cli import main
 from w2v2_jax.commands import conversion
 from w2v2_jax.commands.terminal import complain
+from w2v2_jax.data.beam import Beam
+from w2v2_jax.data.prepare import Processes
+from w2v2_jax.data.sources.catalogue import Catalogue
+from w2v2_jax.data.sources.common_voice import CommonVoice
+from w2v2_jax.data.sources.folders import AudioFolder
+from w2v2_jax.data.sources.gigaspeech import GigaSpeech
+from w2v2_jax.data.sources.librilight import LibriLight, LibriLightLimited
+from w2v2_jax.data.sources.librispeech import LibriSpeech
+from w2v2_jax.data.sources.ljspeech import LJSpeech
+from w2v2_jax.data.sources.manifests import Manifests
+from w2v2_jax.data.sources.multilingual_librispeech import MultilingualLibriSpeech
+from w2v2_jax.data.sources.parquet import Parquet
+from w2v2_jax.data.sources.timit import Timit
+from w2v2_jax.data.sources.voxpopuli import VoxPopuli
+from w2v2_jax.data.sources.webdataset import WebDataset
 
 EXPERIMENT = """
 import checkpointed, micro
@@ -331,10 +346,48 @@ def test_the_options_of_synthetic_speech_reach_its_source(monkeypatch, run):
     asked = []
     monkeypatch.setattr("w2v2_jax.data.prepare.prepare", lambda *source, **settings: asked.append((source, settings)))
     arguments = ("--train-minutes", "2", "--num-speakers", "3", "--data-dir", "there", "--max-seconds", "9")
-    assert run("prepare", "espeak", *arguments) == (0, "", "")
+    assert run("prepare", "espeak", *arguments, "--processes", "3") == (0, "", "")
     (((source, data_dir), settings),) = asked
     assert (source.train_minutes, source.num_speakers, source.test_minutes) == (2, 3, type(source)().test_minutes)
-    assert data_dir == "there" and settings == {"max_seconds": 9}
+    assert data_dir == "there" and settings == {"max_seconds": 9, "runner": Processes(3)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "source", "max_seconds"),
+    [
+        ("librispeech F", LibriSpeech("F"), {"max_seconds": 40}),
+        ("librilight F --name ten_hours", LibriLightLimited("F", "ten_hours"), {}),
+        ("librilight-unlab F --segment-seconds 20", LibriLight("F", segment_seconds=20.0), {}),
+        ("mls F --languages de,fr --max-seconds 20", MultilingualLibriSpeech("F", ("de", "fr")), {"max_seconds": 20}),
+        ("voxpopuli F --languages cs", VoxPopuli("F", ("cs",)), {"max_seconds": 31}),
+        (
+            "common-voice F --languages en,sv-SE --parts validated",
+            CommonVoice("F", ("en", "sv-SE"), ("validated",)),
+            {},
+        ),
+        ("gigaspeech F --subsets XS,TEST", GigaSpeech("F", ("XS", "TEST")), {}),
+        ("ljspeech F", LJSpeech("F"), {}),
+        ("parquet F --name p --text-columns text", Parquet("F", "p", text_columns=("text",)), {}),
+        (
+            "webdataset train=a-{000..002}.tar dev=b --name w --language de",
+            WebDataset("w", (("train", "a-{000..002}.tar"), ("dev", "b")), "de"),
+            {},
+        ),
+        ("catalogue F --name c --sample-rate 48000", Catalogue("F", "c", sample_rate=48_000), {"max_seconds": 40}),
+        ("timit F --num-phones 48", Timit("F", num_phones=48), {}),
+        ("folder F --name mine --valid-percent 2", AudioFolder("F", "mine", 2.0), {}),
+        ("manifest train=a.tsv dev=b.csv --name x", Manifests("x", (("train", "a.tsv"), ("dev", "b.csv"))), {}),
+    ],
+)
+def test_a_copy_of_a_corpus_reaches_its_source(monkeypatch, run, arguments, source, max_seconds):
+    asked = []
+    monkeypatch.setattr("w2v2_jax.data.prepare.prepare", lambda *source, **settings: asked.append((source, settings)))
+    beam = "--beam=--runner=FlinkRunner --flink_master=host:8081"
+    assert run("prepare", *arguments.split(), "--data-dir", "there", beam) == (0, "", "")
+    runner = Beam(("--runner=FlinkRunner", "--flink_master=host:8081"))
+    assert asked == [((source, "there"), {"runner": runner, **max_seconds})]
+    status, _, err = run("prepare", *arguments.split(), beam, "--processes", "2")
+    assert status == 2 and "give one of them" in err
 
 
 def test_a_quick_demonstration_has_a_folder_of_its_own(monkeypatch, run):
@@ -413,7 +466,7 @@ def make_what_errors_need():
     name = "recordings_without_dev"
     assert main(["prepare", "folder", ".", "--name", name, "--data-dir", "data", "--valid-percent", "0"]) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("w2v2_jax.data.prepare.encode_flac", lambda waveform: b"not FLAC")
+        patch.setattr("w2v2_jax.data.shards.encode_flac", lambda waveform: b"not FLAC")
         assert main(["prepare", "manifest", "train=tones.csv", "--name", "damaged", "--data-dir", "data"]) == 0
 
 

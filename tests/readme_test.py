@@ -8,6 +8,7 @@ import pytest
 
 from w2v2_jax import demo
 from w2v2_jax.cli import make_parser
+from w2v2_jax.commands import corpora
 from w2v2_jax.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +81,7 @@ def prepare_commands(header):
 def source_of(command):
     options = parsed(command)
     options.fetch = False
-    return options.source(options)
+    return corpora.source_of(options)
 
 
 @pytest.mark.parametrize("name", re.findall(r"w2v2 train (experiments\.\S+)", README))

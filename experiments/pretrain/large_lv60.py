@@ -2,7 +2,7 @@
 
 Paper     section 4.2 for data and batch; fairseq's large_librivox.yaml for the rest.
 Batch     384 crops of 20 s = 2.13 h of audio a step, in sub-batches of 3 (128 GPUs in the paper).
-Data      a corpus `librilight` prepared under the data directory, split `unlab_60k`. Not run by us.
+Data      the three parts of unlab-60k, by `w2v2 prepare librilight-unlab FOLDER`. Not run by us.
 
 The paper describes another run (large_lv60_paper): fairseq's file, which this follows, and the published weights are
 of a later one: 5e-3, 1M steps with a warm-up of 3.2 %, layer norms throughout with normalised waveforms, no dropout, no
@@ -10,12 +10,12 @@ feature penalty.
 """
 
 from experiments.pretrain import large_960h
-from w2v2_jax.data.records import Corpus
+from w2v2_jax.data.records import Corpus, Mix
 from w2v2_jax.experiment import Experiment
 from w2v2_jax.overrides import override
 from w2v2_jax.presets import large_lv60
 
-UNLAB_60K = Corpus("librilight", "unlab_60k")
+UNLAB_60K = Mix(tuple(Corpus("librilight_unlab", part) for part in ("small", "medium", "large")))
 
 
 def experiment() -> Experiment:

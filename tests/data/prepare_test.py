@@ -1,5 +1,7 @@
 import csv
 import dataclasses
+import errno
+import hashlib
 import os
 import signal
 import subprocess
@@ -11,11 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from w2v2_jax.data import prepare as module
+from w2v2_jax.data import shards
 from w2v2_jax.data.audio import AudioError, Recording, Utterance, decode_flac
 from w2v2_jax.data.corpora import CorpusError, corpus_dir, open_split
-from w2v2_jax.data.prepare import SplitSize, prepare
+from w2v2_jax.data.prepare import Processes, SplitSize, prepare
 from w2v2_jax.data.sources.folders import AudioFolder
+from w2v2_jax.disk import DiskFullError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,27 +71,74 @@ def test_rejects_are_listed_beside_the_data(tmp_path):
     assert rows == [{"split": "train", "id": "1", "path": "/1.wav", "reason": "broken: number 1"}]
 
 
-def test_the_order_is_that_of_the_source_across_shards_and_threads(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SHARD_BYTES", 4 * 2 * 16_000 * 30)
-    prepare(Numbers(lengths=tuple(range(500, 530))), tmp_path, progress=False, workers=3)
+@pytest.fixture
+def fours(monkeypatch):
+    """Shards of four utterances."""
+    monkeypatch.setattr(shards, "UTTERANCES", 4)
+
+
+def content_of(data_dir):
+    """All records, and the bytes of what lies beside them: the files of records themselves are never the same twice."""
+    split = open_split("numbers", "train", data_dir)
+    beside = {file.name: file.read_bytes() for file in split.index}
+    assert len(beside) == len(list(corpus_dir("numbers", data_dir).glob("*array_record*")))
+    return beside, [(record["id"], record["audio"]) for record in map(split.__getitem__, range(len(split)))]
+
+
+@pytest.mark.usefixtures("fours")
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_the_order_is_that_of_the_source_across_shards_threads_and_processes(tmp_path, count):
+    prepare(Numbers(lengths=tuple(range(500, 530))), tmp_path, progress=False, runner=Processes(count))
     assert ids("train", tmp_path) == [str(i) for i in range(30)]
     assert len(list(corpus_dir("numbers", tmp_path).glob("*array_record*"))) == 8  # thirty in fours
 
 
-def test_a_shard_of_which_nothing_is_left_does_no_harm(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SHARD_BYTES", 2 * 2 * 16_000 * 30)
-    prepare(Numbers(lengths=(1000,) * 6, bad=(2, 3)), tmp_path, progress=False)
-    assert ids("train", tmp_path) == ["0", "1", "4", "5"]
+@pytest.mark.usefixtures("fours")
+def test_processes_write_what_threads_write(tmp_path):
+    source = Numbers(lengths=tuple(range(500, 530)), bad=(3, 17))
+    reports = [prepare(source, tmp_path / f"{count}", progress=False, runner=Processes(count)) for count in (2, 9)]
+    assert reports[0].rejects == reports[1].rejects and reports[0].splits == reports[1].splits
+    assert content_of(tmp_path / "2") == content_of(tmp_path / "9")
 
 
-def test_no_shard_can_exceed_its_size_in_bytes(tmp_path, monkeypatch):
-    """White noise hardly compresses, and every utterance here has the greatest length allowed."""
-    monkeypatch.setattr(module, "SHARD_BYTES", 500_000)
-    prepare(Numbers(lengths=(16_000,) * 40), tmp_path, progress=False, max_seconds=1.0)
-    shards = list(corpus_dir("numbers", tmp_path).glob("*array_record*"))
-    records = open_split("numbers", "train", tmp_path)
-    assert len(shards) == 3
-    assert sum(len(records[i]["audio"]) for i in range(15)) < 500_000
+@pytest.mark.usefixtures("fours")
+def test_a_shard_of_which_nothing_is_left_does_no_harm(tmp_path):
+    prepare(Numbers(lengths=(1000,) * 10, bad=(4, 5, 6, 7)), tmp_path, progress=False)
+    assert ids("train", tmp_path) == ["0", "1", "2", "3", "8", "9"]
+
+
+@pytest.mark.usefixtures("fours")
+def test_what_is_known_beside_the_sound_is_read_without_it(tmp_path, monkeypatch):
+    prepare(Numbers(lengths=tuple(range(500, 510)), bad=(2,)), tmp_path, progress=False)
+    split = open_split("numbers", "train", tmp_path)
+    expected = [{name: value for name, value in split[i].items() if name != "audio"} for i in range(9)]
+    found = split.without_audio()
+    assert [{**each, "phones": 0} for each in found] == [{**each, "phones": 0} for each in expected]
+    assert all(each["phones"].keys() == {"symbol", "start", "end"} for each in found)
+
+
+@pytest.mark.usefixtures("fours")
+def test_every_shard_has_its_size_and_checksum_in_the_report(tmp_path):
+    report = prepare(Numbers(lengths=(700,) * 6), tmp_path, progress=False)
+    for name, told in report.shards["train"].items():
+        content = (Path(report.directory) / name).read_bytes()
+        assert told["num_bytes"] == len(content) and told["sha256"] == hashlib.sha256(content).hexdigest()
+    assert [told["utterances"] for told in report.shards["train"].values()] == [4, 2]
+
+
+@pytest.mark.usefixtures("fours")
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (Path.unlink, r"shard numbers-train.array_record-00001-of-00002 is missing in .*; bring it back"),
+        (lambda file: os.truncate(file, file.stat().st_size // 2), r"has \d+ bytes, not \d+: it was cut off"),
+    ],
+)
+def test_a_shard_that_is_missing_or_cut_off_is_an_error_before_anything_is_read(tmp_path, damage, message):
+    report = prepare(Numbers(lengths=(700,) * 6), tmp_path, progress=False)
+    damage(Path(report.directory) / "numbers-train.array_record-00001-of-00002")
+    with pytest.raises(CorpusError, match=message):
+        open_split("numbers", "train", tmp_path)
 
 
 def test_too_long_is_rejected_by_max_seconds(tmp_path):
@@ -126,23 +176,101 @@ def test_a_name_stands_for_one_source(tmp_path, change):
         prepare(**{"source": Numbers(), "data_dir": tmp_path, "progress": False, **change})
 
 
-def test_a_run_that_was_killed_can_be_run_again(tmp_path):
-    code = (
-        "import os, signal, dataclasses, numpy as np;"
-        "from w2v2_jax.data.prepare import prepare;"
-        "from w2v2_jax.data.audio import Recording, Utterance\n"
-        "def read(max_seconds): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "class Source:\n"
-        "    name = 'numbers'\n"
-        "    def splits(self): return {'train': [Utterance('0', '0', read)]}\n"
-        f"prepare(Source(), {str(tmp_path)!r})"
-    )
+KILLED = """
+import os, signal, sys
+sys.path[:] = {path!r}
+from w2v2_jax.data import shards
+from w2v2_jax.data.prepare import Processes, prepare
+from prepare_test import Numbers
+shards.UTTERANCES = 4
+read = Numbers.read
+def killed(self, number, max_seconds):
+    if number == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(self, number, max_seconds)
+Numbers.read = killed
+prepare(Numbers(lengths=(600,) * 30), {folder!r}, progress=False, runner=Processes(1))
+"""
+
+
+@pytest.mark.usefixtures("fours")
+def test_a_run_that_was_killed_goes_on_with_the_shards_that_it_had_not_written(tmp_path, monkeypatch, capsys):
+    source = Numbers(lengths=(600,) * 30)
+    prepare(source, tmp_path / "unbroken", progress=False)
+    code = KILLED.format(path=sys.path, folder=str(tmp_path))
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
-    assert list((tmp_path / "numbers").glob("*incomplete*"))
     with pytest.raises(CorpusError, match="no corpus 'numbers'"):
         open_split("numbers", "train", tmp_path)
+    read_now = []
+    read = Numbers.read
+    monkeypatch.setattr(Numbers, "read", lambda self, number, most: read_now.append(number) or read(self, number, most))
+    assert prepare(source, tmp_path, runner=Processes(9)).splits["train"].kept == 30
+    assert sorted(read_now) == list(range(12, 30))
+    assert "going on where an earlier run was stopped" in capsys.readouterr().err
+    assert content_of(tmp_path) == content_of(tmp_path / "unbroken")
+    left = {path.name for path in corpus_dir("numbers", tmp_path).iterdir()}
+    assert not {"shards", "unfinished.json"} & left and not any(name.startswith(".unfinished") for name in left)
+
+
+@pytest.mark.usefixtures("fours")
+def test_a_process_that_is_killed_is_an_error_that_says_what_to_do(tmp_path):
+    utterances = Numbers(lengths=(600,) * 20).splits()["train"]
+    utterances[9] = utterances[9]._replace(read=killed)
+    with pytest.raises(CorpusError, match=r"one of 2 processes was killed.* run the same again with fewer"):
+        prepare(Given({"train": utterances}), tmp_path, progress=False, runner=Processes(2))
+
+
+def killed(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("fours")
+def test_unfinished_work_of_another_source_is_left_alone(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Numbers, "read", interrupted)
+        prepare(Numbers(), tmp_path, progress=False)
+    with pytest.raises(CorpusError, match=r"was begun for Numbers.* not for .*; finish that, or delete the folder"):
+        prepare(Numbers(lengths=(900,)), tmp_path, progress=False)
     assert prepare(Numbers(), tmp_path, progress=False).splits["train"].kept == 3
-    assert os.listdir(tmp_path / "numbers") == ["1.0.0"]
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("fours")
+def test_a_shard_whose_utterances_have_changed_since_is_written_again(tmp_path, monkeypatch):
+    utterances = Numbers(lengths=(600,) * 12).splits()["train"]
+    with pytest.raises(KeyboardInterrupt):
+        broken = [*utterances[:9], utterances[9]._replace(read=interrupted), *utterances[10:]]
+        prepare(Given(Hidden({"train": broken})), tmp_path, progress=False)
+    utterances[5] = utterances[5]._replace(text="CORRECTED")
+    prepare(Given(Hidden({"train": utterances})), tmp_path, progress=False)
+    split = open_split("given", "train", tmp_path)
+    assert [split[i]["text"] for i in (4, 5, 9)] == ["T4", "CORRECTED", "T9"]
+
+
+class Hidden(dict):
+    """Splits whose repr doesn't tell what is in them, like the name of a folder."""
+
+    def __repr__(self):
+        return "Hidden"
+
+
+@pytest.mark.usefixtures("fours")
+def test_a_full_disk_is_named_and_nothing_written_is_lost(tmp_path, monkeypatch):
+    source = Numbers(lengths=(600,) * 8)
+    replace = os.replace
+
+    def full(unfinished, target):
+        if "00001-of" in str(target):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(unfinished, target)
+
+    with monkeypatch.context() as patch, pytest.raises(DiskFullError, match="the corpus numbers could not be written"):
+        patch.setattr("w2v2_jax.data.shards.os.replace", full)
+        prepare(source, tmp_path, progress=False)
+    assert prepare(source, tmp_path, progress=False).splits["train"].kept == 8
 
 
 def test_a_corpus_that_someone_else_wrote_is_left_alone(tmp_path):

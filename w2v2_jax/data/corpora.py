@@ -1,10 +1,14 @@
 """Prepared corpora on disk: TFDS datasets whose audio is 16 kHz FLAC, written and read without TensorFlow."""
 
 import dataclasses
+import functools
+import gzip
+import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -27,7 +31,16 @@ FEATURES = {
     },
 }
 
-Shard = Callable[[], Iterator[tuple[str, dict[str, Any]]]]
+REPORT = "report.json"
+"""Written last: a corpus is there when this is."""
+INDEX = "index"
+"""The folder of what is known of the utterances beside their sound, a file a shard."""
+
+
+@functools.cache
+def features() -> tfds.features.FeaturesDict:
+    """What is in a record."""
+    return tfds.features.FeaturesDict(FEATURES)
 
 
 class CorpusError(ValueError):
@@ -44,40 +57,6 @@ class Source(Protocol):
         """The utterances of every split, not read yet."""
 
 
-class SpeechCorpus(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Writes shards of records under `data_dir/name/VERSION`.
-
-    `finish` is called with the folder once the shards are written, before it gets its final name: what it writes
-    there appears together with the data or not at all.
-    """
-
-    VERSION = tfds.core.Version(VERSION)
-    url_infos: ClassVar = {}  # nothing is downloaded; TFDS would look for checksums beside this file
-
-    def __init__(self, name: str, data_dir: str, shards: Mapping[str, Sequence[Shard]], finish: Callable[[Path], None]):
-        self.name = name
-        self.shards = shards
-        self.finish = finish
-        super().__init__(data_dir=data_dir)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.FeaturesDict(FEATURES)
-        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
-
-    def _shard_iterators_per_split(self, dl_manager) -> Mapping[str, Sequence[Shard]]:
-        return self.shards
-
-    def _download_and_prepare(self, dl_manager, download_config=None):
-        super()._download_and_prepare(dl_manager, download_config)
-        self.finish(self.data_path)
-
-    def _log_download_bytes(self):
-        """Silences TFDS, which would announce a download of unknown size."""
-
-    def _log_download_done(self):
-        """Silences TFDS: the report says more."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Random access to the records of one split; picklable, so that workers can read it.
@@ -88,6 +67,16 @@ class Split:
 
     name: str
     records: Sequence[Any]
+    index: tuple[Path, ...] = ()
+
+    def without_audio(self) -> list[dict[str, Any]]:
+        """All records but their sound, which are kept in files of their own beside it."""
+
+        def read(file: Path) -> list[dict[str, Any]]:
+            return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+
+        with ThreadPoolExecutor() as threads:
+            return [record for part in threads.map(read, self.index) for record in part]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -121,7 +110,7 @@ def corpus_dir(name: str, data_dir: str | pathlib.PurePath) -> Path:
 
 def list_corpora(data_dir: str | pathlib.PurePath) -> list[str]:
     """Names of the corpora that are prepared under `data_dir`."""
-    return sorted(path.parent.parent.name for path in Path(data_dir).glob(f"*/{VERSION}/features.json"))
+    return sorted(path.parent.parent.name for path in Path(data_dir).glob(f"*/{VERSION}/{REPORT}"))
 
 
 def open_split(name: str, split: str, data_dir: str | pathlib.PurePath) -> Split:
@@ -138,4 +127,19 @@ def open_split(name: str, split: str, data_dir: str | pathlib.PurePath) -> Split
         raise CorpusError(f"corpus '{name}' has no split '{split}'; it has {', '.join(splits)}")
     if splits[split] == 0:
         raise CorpusError(f"split '{split}' of corpus '{name}' is empty; see {corpus_dir(name, data_dir)}/rejects.tsv")
-    return Split(f"{name}/{split}", builder.as_data_source(split))
+    check_shards(corpus_dir(name, data_dir), split)
+    index = tuple(sorted((corpus_dir(name, data_dir) / INDEX).glob(f"{split}-*.jsonl.gz")))
+    return Split(f"{name}/{split}", builder.as_data_source(split), index)
+
+
+def check_shards(directory: Path, split: str) -> None:
+    """Raises `CorpusError` for a shard that isn't there or has lost its end; a look at each file's size is enough."""
+    shards = json.loads((directory / REPORT).read_text()).get("shards", {})
+    for file, expected in shards.get(split, {}).items():
+        if not (directory / file).exists():
+            raise CorpusError(f"shard {file} is missing in {directory}; bring it back, or prepare the corpus again")
+        if (size := (directory / file).stat().length) != expected["num_bytes"]:
+            raise CorpusError(
+                f"shard {file} in {directory} has {size} bytes, not {expected['num_bytes']}: it was cut off or "
+                "replaced; bring it back, or prepare the corpus again"
+            )

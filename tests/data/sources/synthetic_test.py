@@ -6,7 +6,7 @@ import pytest
 
 from w2v2_jax.data.audio import decode_flac
 from w2v2_jax.data.corpora import open_split
-from w2v2_jax.data.prepare import prepare
+from w2v2_jax.data.prepare import Processes, prepare
 from w2v2_jax.data.sources.sentences import share
 from w2v2_jax.data.sources.synthetic import VARIANTS, ESpeak
 from w2v2_jax.data.text import LETTERS
@@ -42,7 +42,7 @@ def test_the_same_seed_speaks_the_same_records(data_dir, tmp_path):
     from w2v2_jax.data.sources.synthetic import _speak
 
     _speak.cache_clear()
-    prepare(SMALL, tmp_path, progress=False, workers=1)
+    prepare(SMALL, tmp_path, progress=False, runner=Processes(1))
     for split in SPLITS:
         assert digest(all_records(data_dir, split)) == digest(all_records(tmp_path, split))
 

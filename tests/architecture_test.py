@@ -39,7 +39,7 @@ LEVELS = (
     {"step"},
     {"train"},
     {"recognition", "warm_start", "conversion", "language_scorer"},
-    {"experiment_files", "evaluation", "aligning", "drill", "planning"},
+    {"experiment_files", "evaluation", "aligning", "drill", "planning", "preflight"},
     {"demo"},
     {"commands"},
     {"cli"},
@@ -85,6 +85,12 @@ def reached_from(module):
         found |= new
         new = set().union(*(IMPORTS[each] for each in new)) - found
     return found
+
+
+def test_every_folder_is_a_package():
+    """Else it would be left out of what pip installs."""
+    folders = {path.parent for name in (PACKAGE, "experiments") for path in (ROOT / name).rglob("*.py")}
+    assert all((folder / "__init__.py").exists() for folder in folders)
 
 
 def test_every_file_has_its_place():

@@ -9,6 +9,7 @@ import pytest
 from flax import linen as nn
 
 from experiments.finetune import timit
+from experiments.multilingual import xls_r_300m, xls_r_300m_mls_de_10h, xlsr_53
 from experiments.pretrain import (
     base_960h,
     base_960h_8_chips,
@@ -210,6 +211,51 @@ def test_timits_masks_are_the_papers():
         assert mask.length == length
         assert mask.prob == pytest.approx(share * length)
     assert task.model.num_labels == len(task.vocabulary) == 39 + 4
+
+
+def test_xlsr_53_is_large_lv60_with_a_lower_rate_and_languages_by_the_root_of_their_hours():
+    xlsr, lv60 = xlsr_53.experiment(), large_lv60.experiment()
+    assert xlsr.optimizer.schedule.peak == 1e-3
+    assert xlsr.train_data.source.shares.alpha == 0.5
+    optimizer = dataclasses.replace(xlsr.optimizer.schedule, peak=lv60.optimizer.schedule.peak)
+    same = {
+        "name": lv60.name,
+        "optimizer": dataclasses.replace(xlsr.optimizer, schedule=optimizer),
+        "train_data": dataclasses.replace(xlsr.train_data, source=lv60.train_data.source),
+        "valid_data": lv60.valid_data,
+    }
+    assert dataclasses.replace(xlsr, **same) == lv60
+
+
+def test_xls_r_shares_by_corpora_and_then_by_languages():
+    mixture = xls_r_300m.experiment().train_data.source
+    assert [source.source.name for source in mixture.sources] == [
+        "voxpopuli", "mls", "common_voice", "voxlingua107", "babel"
+    ]  # fmt: skip
+    assert {mixture.shares.alpha, *(source.shares.alpha for source in mixture.sources)} == {0.5}
+
+
+def test_xls_r_is_fine_tuned_by_fairseqs_file():
+    """finetune.yaml: 4 GPUs of 1.28M samples, 5 steps together."""
+    experiment = xls_r_300m_mls_de_10h.experiment()
+    found = {
+        "train_data.buckets.samples_per_batch": 4 * 5 * 1_280_000,
+        "optimizer.schedule.peak": 3e-4,
+        "optimizer.schedule.phase_ratio": (0.1, 0.4, 0.5),
+        "optimizer.schedule.final_scale": 0.05,
+        "optimizer.freezes": THAWS[10_000],
+        "num_steps": 20_000,
+        "task.time_mask.prob": 0.75,
+        "task.channel_mask.prob": 0.25,
+        "task.channel_mask.length": 64,
+        f"{CONTEXT}.layer_drop": 0.1,
+        f"{CONTEXT}.layer.activation_dropout": 0.1,
+        "train_data.normalise": True,
+    }
+    assert {setting: attrgetter(setting)(experiment) for setting in found} == found
+    assert len(experiment.task.vocabulary) == experiment.task.model.num_labels
+    assert not set("abcdefghijklmnopqrstuvwxyzäöüß'-").difference(experiment.task.vocabulary.symbols)
+    assert experiment.init_from.path == f"runs/{xls_r_300m.experiment().name}"
 
 
 def test_the_two_runs_of_a_comparison_differ_in_where_they_start_alone():

@@ -29,7 +29,10 @@ def parsed(command):
     return make_parser().parse_args(shlex.split(command))
 
 
-COMMANDS = sorted({command for text in (README, *HEADERS.values()) for command in commands_in(text)})
+# Of the other pages what is to be typed: their sentences name commands without all that these need.
+TYPED = re.compile(r"^```bash\n.*?^```|^\|[^\n]*", re.DOTALL | re.MULTILINE)
+PAGES = ["\n".join(TYPED.findall(page.read_text())) for page in (ROOT / "docs").glob("*.md")]
+COMMANDS = sorted({command for text in (README, *PAGES, *HEADERS.values()) for command in commands_in(text)})
 
 
 def test_the_fork_of_the_readme_is_an_experiment():
@@ -48,7 +51,7 @@ def test_what_the_readme_imports_is_there(code):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_of_the_readme_and_of_an_experiment_is_one_with_its_options(command):
+def test_every_command_of_the_pages_and_of_an_experiment_is_one_with_its_options(command):
     assert callable(parsed(command).command)
 
 

@@ -13,6 +13,7 @@ from w2v2_jax.batches import AudioBatch
 from w2v2_jax.data.audio import AudioError, normalise
 from w2v2_jax.data.chunks import Chunking
 from w2v2_jax.decoding.greedy import collapse, greedy
+from w2v2_jax.experiment import DevSet, DevSets
 from w2v2_jax.recognition import NotARecogniserError, Recogniser, load_recogniser
 
 TASK = coarse_task()
@@ -99,6 +100,14 @@ def test_a_checkpoint_of_pretraining_is_named_with_what_to_do(tmp_path):
 def test_data_that_does_not_say_whether_it_is_normalised_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="give its class a field `normalise`"):
         load_recogniser(save(tmp_path, micro.finetuning()))
+
+
+def test_several_sets_say_together_whether_they_are_normalised(tmp_path):
+    sets = DevSets(tuple(DevSet(name, micro.Normalised()) for name in "ab"))
+    assert load_recogniser(save(tmp_path / "same", micro.finetuning(valid_data=sets))).normalise
+    sets = DevSets((*sets.sets, DevSet("c", micro.Normalised(normalise=False))))
+    with pytest.raises(ValueError, match="or says both"):
+        load_recogniser(save(tmp_path / "both", micro.finetuning(valid_data=sets)))
 
 
 def test_a_missing_checkpoint_is_an_error(tmp_path):

@@ -13,12 +13,13 @@ import pytest
 
 from w2v2_jax.batches import AudioBatch
 from w2v2_jax.checkpoints import CheckpointMismatchError, restore_params
+from w2v2_jax.experiment import DevSet, DevSets
 from w2v2_jax.metrics import Mean
 from w2v2_jax.optimizers import Adam, Freeze, PolynomialDecay, TriStage
 from w2v2_jax.overrides import override
 from w2v2_jax.sharding import make_mesh
 from w2v2_jax.step import create_state, make_program, train_step
-from w2v2_jax.train import TrainingLostError, evaluate
+from w2v2_jax.train import TrainingLostError, evaluate, evaluate_sets
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -242,6 +243,43 @@ def test_evaluation_counts_every_clip_once_and_no_filler(batch_size):
     program = make_program(levels(), make_mesh(jax.devices()))
     metrics = evaluate(program, {"level": jnp.zeros(1)}, data.epoch(), jax.random.key(0))
     assert metrics == {"loss": pytest.approx(sum(n**2 for n in range(1, 12)) / 11)}
+
+
+LOW_AND_HIGH = DevSets((DevSet("low", Levels(num_clips=2)), DevSet("high", Levels(batch_size=16, num_clips=11))))
+
+
+def test_each_of_several_sets_is_measured_and_all_of_them_together():
+    """Levels of 1 and 2, and of 1 to 11, against a level of 0."""
+    program = make_program(levels(), make_mesh(jax.devices()))
+    metrics = evaluate_sets(program, {"level": jnp.zeros(1)}, LOW_AND_HIGH, jax.random.key(0))
+    assert metrics == pytest.approx({"loss": 511 / 13, "low/loss": 5 / 2, "high/loss": 506 / 11})
+
+
+def test_a_run_writes_what_it_measures_of_each_set_and_goes_on_exactly(tmp_path):
+    micro.run(levels, tmp_path / "unbroken", valid_data=LOW_AND_HIGH)
+    [row, _] = [row for row in micro.metric_rows(tmp_path / "unbroken") if "valid/loss" in row]
+    assert row.keys() == {"step", "valid/loss", "valid/low/loss", "valid/high/loss"}
+    with pytest.raises(Stop):
+        watched = micro.Watched(Levels(), stop_after_5)
+        micro.run(levels, tmp_path / "broken", valid_data=LOW_AND_HIGH, train_data=watched)
+    micro.run(levels, tmp_path / "broken", valid_data=LOW_AND_HIGH)
+    micro.assert_same_run(tmp_path / "broken", tmp_path / "unbroken")
+
+
+def test_the_best_checkpoint_may_be_that_of_one_set(tmp_path):
+    """Training leads away from the low level and towards the others."""
+    kept = {"init_from": at_1, "num_steps": 8, "eval_every": 2, "save_every": 2, "keep_checkpoints": 1}
+    for name, expected in (("low/loss", {"2", "8"}), ("high/loss", {"8"}), ("loss", {"8"})):
+        workdir = tmp_path / name
+        sets = DevSets((DevSet("low", Levels(num_clips=1)), DevSet("high", Levels(num_clips=8))))
+        micro.run(levels, workdir, valid_data=sets, best_metric=name, **kept)
+        assert {folder.name for folder in (workdir / "checkpoints").iterdir()} == expected
+
+
+@pytest.mark.parametrize("names", [(), ("a", "a"), ("a", ""), ("a/b",)])
+def test_sets_without_names_of_their_own_are_refused(names):
+    with pytest.raises(ValueError, match="each a name of its own without '/'"):
+        DevSets(tuple(DevSet(name, Levels()) for name in names))
 
 
 def test_gradient_is_of_the_mean_over_clips_and_fillers_count_nowhere():

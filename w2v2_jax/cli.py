@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from w2v2_jax.commands import conversion, corpora, language, recognition, runs, training
+from w2v2_jax.commands import conversion, corpora, language, preflight, recognition, runs, training
 from w2v2_jax.commands.terminal import FAILED, complain
 
 INTERRUPTED = 130
@@ -14,8 +14,9 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` (of this process by default) name; returns its exit status.
 
-    0 is success, 1 a run that is unhealthy (`doctor`), doesn't fit (`plan`) or suffers from being killed (`drill`), 2
-    something wrong with what was given: one line on standard error says what, and `--debug` where.
+    0 is success, 1 a run that is unhealthy (`doctor`), doesn't fit (`plan`) or suffers from being killed (`drill`), or
+    a corpus that is unsound (`preflight`), 2 something wrong with what was given: one line on standard error says what,
+    and `--debug` where.
     """
     options = make_parser().parse_args(arguments)
     # As for `python -m`: experiments and the classes that checkpoints name are found from where one stands.
@@ -35,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Every command with its options; what it parses has the function to call as `command`."""
     parser = argparse.ArgumentParser(prog="w2v2", description="wav2vec 2.0 in JAX: pretrain, fine-tune, transcribe.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (training, corpora, recognition, language, conversion, runs):
+    for group in (training, corpora, preflight, recognition, language, conversion, runs):
         group.add(subparsers)
     return parser
 

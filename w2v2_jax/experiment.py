@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import optax
@@ -70,6 +70,29 @@ class Dataset(Protocol):
         """What decides how many batches there are and of which shapes, as JSON: processes compare it at the start."""
 
 
+class DevSet(NamedTuple):
+    """One of several datasets to evaluate on, by its name."""
+
+    name: str
+    data: Dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class DevSets:
+    """Several datasets to evaluate on: metrics are of all of them together, and of each as `name/metric`."""
+
+    sets: tuple[DevSet, ...]
+
+    def __post_init__(self):
+        names = [each.name for each in self.sets]
+        if not names or len(set(names)) < len(names) or not all(name and "/" not in name for name in names):
+            raise ValueError(f"dev sets are named {names}: give one or more, each a name of its own without '/'")
+
+    def summary(self) -> dict[str, Any]:
+        """That of each by its name."""
+        return {name: data.summary() for name, data in self.sets}
+
+
 @runtime_checkable
 class Optimizer(Protocol):
     """How it is learned, given for how many steps."""
@@ -94,7 +117,8 @@ class Experiment:
     are written, every `eval_every` steps `valid_data` is evaluated, every `save_every` steps the state is saved (and
     a row written, so that none spans a checkpoint); all three happen at the last step too. The newest
     `keep_checkpoints` are kept, those at multiples of `keep_every` steps, and the `keep_best` with the lowest
-    `best_metric` of `valid_data`, if one is named, among those saved at a step that was also evaluated.
+    `best_metric` of `valid_data`, if one is named, among those saved at a step that was also evaluated. Of `DevSets`
+    it may be that of one set, such as "german/word_error_rate".
 
     A batch goes through the network in `accumulation_steps` parts, one after the other, which takes less memory and
     changes nothing else. `mesh` says how the devices share the work. A step whose loss or gradient isn't finite
@@ -104,7 +128,7 @@ class Experiment:
     name: str
     task: Task
     train_data: Dataset
-    valid_data: Dataset
+    valid_data: Dataset | DevSets
     optimizer: Optimizer
     num_steps: int
     init_from: Callable[[PyTree], PyTree] = from_scratch

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,13 +160,25 @@ def _card(path: str | Path, description: Json) -> Card:
     settings = description["with"]
     if "task" not in settings:
         return build(description)
-    if "normalise" not in settings["valid_data"]["with"]:
+    normalised = set(_told(settings["valid_data"], "normalise"))
+    if len(normalised) != 1:
         raise ValueError(
-            f"the data of {path} doesn't say whether waveforms are normalised; give its class a field `normalise`"
+            f"the data of {path} doesn't say whether waveforms are normalised, or says both; give its class a field "
+            "`normalise`, and all sets of it the same"
         )
     task = build(settings["task"])
     known = {name: getattr(task, name) for name in ("vocabulary", "time_mask", "channel_mask") if hasattr(task, name)}
-    return Card(task.model, settings["valid_data"]["with"]["normalise"], **known)
+    return Card(task.model, normalised.pop(), **known)
+
+
+def _told(description: Any, name: str) -> Iterator[Any]:
+    """What the setting `name` is, wherever in a description there is one: several datasets each have theirs."""
+    if isinstance(description, list):
+        for item in description:
+            yield from _told(item, name)
+    elif isinstance(description, dict):
+        for setting, value in description.get("with", {}).items():
+            yield from [value] if setting == name else _told(value, name)
 
 
 def placed(model: nn.Module) -> PyTree:

@@ -18,7 +18,7 @@ from w2v2_jax.batches import Batch
 from w2v2_jax.checkpoints import Checkpoints, read_description
 from w2v2_jax.description import changes, describe
 from w2v2_jax.disk import naming_full_disk
-from w2v2_jax.experiment import Batches, Experiment, Metrics
+from w2v2_jax.experiment import Batches, Dataset, DevSets, Experiment, Metrics
 from w2v2_jax.metrics import MetricWriter, Row, TrainingLog, merge
 from w2v2_jax.preemption import Preempted, Requested, preemption
 from w2v2_jax.processes import check_agreement
@@ -78,11 +78,27 @@ def train(
 
 def evaluate(program: Program, params: PyTree, batches: Iterator[Batch], key: Key[Array, ""]) -> dict[str, float]:
     """Metrics over all `batches`; the same key gives the same masks."""
+    return _values(_measured(program, params, batches, key))
+
+
+def evaluate_sets(program: Program, params: PyTree, data: Dataset | DevSets, key: Key[Array, ""]) -> dict[str, float]:
+    """Metrics over all of `data`, and those of each of several sets as `name/metric`."""
+    sets = {f"{name}/": each for name, each in data.sets} if isinstance(data, DevSets) else {"": data}
+    measured = {prefix: _measured(program, params, each.epoch(), key) for prefix, each in sets.items()}
+    measured = {"": merge(*measured.values())} | measured
+    return {f"{prefix}{name}": value for prefix, sums in measured.items() for name, value in _values(sums).items()}
+
+
+def _measured(program: Program, params: PyTree, batches: Iterator[Batch], key: Key[Array, ""]) -> Metrics:
     parts: list[Metrics] = []
     for i, batch in enumerate(batches):
         parts.append(program.evaluate(params, put_batch(batch, program.mesh), jax.random.fold_in(key, i)))
         jax.block_until_ready(parts[-2:-1])
-    return {name: float(mean.value()) for name, mean in merge(*jax.device_get(parts)).items()}
+    return merge(*jax.device_get(parts))
+
+
+def _values(metrics: Metrics) -> dict[str, float]:
+    return {name: float(mean.value()) for name, mean in metrics.items()}
 
 
 def _run(
@@ -121,7 +137,7 @@ def _run(
             if _due(step, experiment.eval_every, last):
                 log.flush_due()
                 with log.paused():
-                    values = evaluate(program, state.params, experiment.valid_data.epoch(), eval_key)
+                    values = evaluate_sets(program, state.params, experiment.valid_data, eval_key)
                 writer.write(step, {f"valid/{name}": value for name, value in values.items()})
             if is_lost or _due(step, experiment.save_every, last):
                 log.flush()

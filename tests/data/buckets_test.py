@@ -97,3 +97,11 @@ def test_a_late_step_is_found_without_the_steps_before():
 def test_a_corpus_smaller_than_a_batch_gives_batches_all_the_same():
     schedule = Schedule(num_utterances=(1, 3), batch_sizes=(8, 8), seed=0)
     assert sorted(schedule[step] for step in range(4)) == [(0, 0), (1, 0), (1, 1), (1, 2)]
+
+
+def test_fractions_of_utterances_in_an_epoch_come_to_whole_batches_in_their_proportion():
+    """Batches of 4, 4 and 2 rows from 7.2, 0.3 and 2.5 rows an epoch: 1.8, 0.075 and 1.25 batches."""
+    schedule = Schedule(num_utterances=(7.2, 0.3, 2.5), batch_sizes=(4, 4, 2), seed=0)
+    places = [schedule[step] for step in range(125)]
+    assert schedule.first_batches(40) == [72, 3, 50]
+    assert sorted(places) == [(b, i) for b, count in enumerate((72, 3, 50)) for i in range(count)]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from w2v2_jax.batches import AudioBatch
-from w2v2_jax.data.iterators import BatchIterator, Host, filled_up, read_ahead, seed_from, share, this_host
+from w2v2_jax.data.iterators import BatchIterator, Host, filled_up, read_ahead, seed_from, share, shuffled, this_host
 
 
 def counting(number):
@@ -40,6 +40,24 @@ def test_endless_batches_of_one_row_do_not_overflow():
 def test_rows_that_cannot_be_shared_equally_are_an_error():
     with pytest.raises(ValueError, match=r"6 rows.*by 4 processes.*multiple of 4"):
         share(grain.MapDataset.range(24), 6, Host(0, 4))
+
+
+def test_parts_are_mixed_by_their_weights_and_shuffled_by_themselves():
+    rows = shuffled([(range(10), 1.0), (range(100, 125), 2.5)], 0)
+    drawn = [rows[place] for place in range(350)]
+    for part, period, share_of_all in ((range(10), 10, 1 / 3.5), (range(100, 125), 25, 2.5 / 3.5)):
+        ours = [row for row in drawn if row in part]
+        assert len(ours) == pytest.approx(350 * share_of_all, abs=1)
+        assert len({tuple(ours[start : start + period]) for start in range(0, 50, period)}) == 50 // period
+        assert all(sorted(ours[start : start + period]) == list(part) for start in range(0, 50, period))
+    for count in (7, 35, 70):
+        assert sum(row < 100 for row in drawn[:count]) == pytest.approx(count / 3.5, abs=1)
+
+
+def test_a_mixture_goes_on_without_end():
+    rows = shuffled([(range(30), 1.0), (range(100, 150), 1e-6)], 0)
+    assert rows[10**12] < 30
+    assert len(rows) == sys.maxsize
 
 
 @pytest.mark.parametrize("rows, batches", [(0, 0), (1, 1), (4, 1), (5, 2)])

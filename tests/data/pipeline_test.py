@@ -1,67 +1,19 @@
-import itertools
 import json
 import logging
-import string
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
+from utterances import Letters, Memory, assert_equal, assert_joined, numbers, take, utterance
 
 from w2v2_jax.data import audio
 from w2v2_jax.data.audio import AudioError, encode_flac
+from w2v2_jax.data.augmentation import Noise, Reverberation, Sometimes, Speed
 from w2v2_jax.data.buckets import Bucket, FixedBuckets, PercentileBuckets
 from w2v2_jax.data.iterators import Host
+from w2v2_jax.data.mixtures import FixedShares, Mixture
 from w2v2_jax.data.pipeline import Clips, Transcribed
-
-
-@dataclass(frozen=True)
-class Memory:
-    """A source in memory."""
-
-    utterances: tuple
-
-    def records(self):
-        return self.utterances
-
-
-class Letters:
-    """A vocabulary of the lower-case letters: a is 1."""
-
-    def encode(self, text):
-        for symbol in text:
-            if symbol not in string.ascii_lowercase:
-                raise ValueError(f"{symbol!r} is not a letter")
-        return np.array([1 + string.ascii_lowercase.index(symbol) for symbol in text], np.int32)
-
-
-def utterance(number, num_samples, text="abc"):
-    """An utterance whose samples all differ from zero and tell its number: about (number + 1) / 100."""
-    noise = np.random.default_rng(number).uniform(-0.004, 0.004, num_samples).astype(np.float32)
-    waveform = noise + np.float32((number + 1) / 100)
-    return {"audio": encode_flac(waveform), "num_samples": num_samples, "text": text, "id": f"u{number}"}
-
-
-def numbers(batch):
-    """The number of the utterance in each row that isn't filler."""
-    sums = batch.waveform.sum(axis=1)
-    return [round(float(s / n) * 100) - 1 for s, n in zip(sums, batch.num_samples, strict=True) if n]
-
-
-def take(batches, count):
-    return list(itertools.islice(batches, count))
-
-
-def assert_equal(left, right):
-    jax.tree.map(np.testing.assert_array_equal, left, right)
-
-
-def assert_joined(parts_of_hosts, batches):
-    """The hosts' rows, one host after the other, are the global batches."""
-    for parts, batch in zip(zip(*parts_of_hosts, strict=True), batches, strict=True):
-        assert_equal(jax.tree.map(lambda *rows: np.concatenate(rows), *parts), batch)
-
 
 LENGTHS = [500, 700, 900, 1000, 1200, 1500, 1700, 2000, 2500, 3000, 3500]
 TEXTS = ["a", "bb", "ccc", "dddd", "e", "ff", "ggg", "hhhh", "iiiii", "j", "kk"]
@@ -69,7 +21,22 @@ SOURCE = Memory(tuple(utterance(i, n, text) for i, (n, text) in enumerate(zip(LE
 CLIPS = Clips(SOURCE, batch_size=4, num_samples=1000, normalise=False, min_samples=400)
 BUCKETS = FixedBuckets((Bucket(1000, 4, 8), Bucket(2000, 8, 8), Bucket(4000, 4, 8)))
 TRANSCRIBED = Transcribed(SOURCE, Letters(), BUCKETS, normalise=False)
-DATASETS = pytest.mark.parametrize("data", [CLIPS, TRANSCRIBED], ids=["clips", "transcribed"])
+MIXTURE = Mixture((Memory(SOURCE.utterances[:4]), Memory(SOURCE.utterances[4:])), FixedShares((3, 1)))
+ROOM = Memory(({**utterance(0, 800), "audio": encode_flac(np.eye(1, 800, 9, dtype=np.float32)[0])},), "room")
+AUGMENT = (Speed((0.9, 1, 1.1)), Sometimes(Noise(SOURCE, (5, 20)), 0.5), Reverberation(ROOM))
+EVERY = {
+    "clips": CLIPS,
+    "transcribed": TRANSCRIBED,
+    "mixed clips": replace(CLIPS, source=MIXTURE),
+    "augmented mixture": replace(TRANSCRIBED, source=MIXTURE, augment=AUGMENT),
+}
+
+
+def datasets(*names):
+    return pytest.mark.parametrize("data", [EVERY[name] for name in names], ids=names)
+
+
+DATASETS = datasets(*EVERY)
 
 
 @DATASETS
@@ -149,7 +116,7 @@ def test_a_state_saved_on_four_hosts_is_restored_on_two_and_one(data):
         assert_joined([take(batches, 5) for batches in hosts], expected)
 
 
-@DATASETS
+@datasets("clips", "augmented mixture")
 def test_worker_processes_continue_from_a_state_without_them(data):
     alone = data.batches(0)
     take(alone, 2)
@@ -234,7 +201,7 @@ def test_batches_without_rows_are_an_error(batch_size):
         replace(CLIPS, batch_size=batch_size)
 
 
-@DATASETS
+@datasets("clips", "transcribed")
 @pytest.mark.parametrize("changes", [{}, {"normalise": True}, {"num_workers": 1}], ids=str)
 def test_a_damaged_recording_is_an_error_that_names_the_utterance(data, changes):
     damaged = dict(utterance(0, 1000), audio=b"not FLAC")

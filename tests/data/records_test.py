@@ -1,9 +1,10 @@
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from w2v2_jax.data.records import Mix, Selection, Subset, without_audio
+from w2v2_jax.data.records import InLanguage, Mix, Selection, Subset, without_audio
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,64 @@ def test_a_selection_has_the_records_at_its_indices():
 
 def test_what_is_known_of_an_utterance_leaves_out_its_sound():
     assert without_audio(Memory(2).records())[1] == {"num_samples": 240_000, "text": "a", "id": "u1"}
+
+
+@dataclass(frozen=True)
+class InLanguages:
+    languages: tuple
+
+    def records(self):
+        return [{"id": f"{language}{i}", "language": language} for i, language in enumerate(self.languages)]
+
+
+def test_one_language_of_several_is_taken_in_its_order():
+    assert ids(InLanguage(InLanguages(("de", "fr", "de")), "de").records()) == ["de0", "de2"]
+
+
+def test_a_language_that_is_not_there_is_an_error_that_tells_which_are():
+    with pytest.raises(ValueError, match=r"nothing in 'en' \(it has: de, fr\)"):
+        InLanguage(InLanguages(("fr", "de")), "en").records()
+
+
+class Indexed(list):
+    """Records that must not be read for what is kept apart of them."""
+
+    def __getitem__(self, index):
+        raise AssertionError
+
+    def without_audio(self):
+        return [{"id": f"i{number}"} for number in range(len(self))]
+
+
+@dataclass(frozen=True)
+class IndexedSource:
+    def records(self):
+        return Indexed([None] * 4)
+
+
+class Unindexed(Indexed):
+    """A corpus from before anything was kept apart."""
+
+    def __getitem__(self, index):
+        return {"audio": b"", "id": f"u{index}"}
+
+    def without_audio(self):
+        return []
+
+
+def test_what_is_kept_apart_from_sound_is_read_without_it():
+    mixed = Mix((IndexedSource(), Memory(1))).records()
+    assert [record["id"] for record in without_audio(mixed)] == ["i0", "i1", "i2", "i3", "u0"]
+    assert without_audio(Selection(IndexedSource().records(), np.array([3, 1]))) == [{"id": "i3"}, {"id": "i1"}]
+
+
+def test_of_a_selection_from_a_corpus_with_nothing_kept_apart_no_more_is_read():
+    class Watched(Unindexed):
+        read: ClassVar = []
+
+        def __getitem__(self, index):
+            self.read.append(index)
+            return super().__getitem__(index)
+
+    assert without_audio(Selection(Watched([None] * 9), np.array([7, 2]))) == [{"id": "u7"}, {"id": "u2"}]
+    assert sorted(Watched.read) == [2, 7]

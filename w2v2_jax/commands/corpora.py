@@ -172,9 +172,7 @@ def _split_file(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def _shards(text: str) -> tuple[tuple[str, str], ...]:
-    from w2v2_jax.data.sources.webdataset import shards_in
-
-    return _split_file(text) if "=" in text else shards_in(text)
+    return _split_file(text) if "=" in text else (("", text),)
 
 
 def prepare(options: argparse.Namespace) -> int:

@@ -100,10 +100,10 @@ class Schedule:
 
     Each bucket is an endless stream of its utterances, epoch after epoch, cut into full batches. An epoch has the
     batches that end in it, in random order, so what doesn't fill a batch is carried into the next epoch: no utterance
-    is dropped and no batch is partly filler.
+    is dropped and no batch is partly filler. `num_utterances` of an epoch may be fractions, of which a mixture is made.
     """
 
-    num_utterances: tuple[int, ...]
+    num_utterances: tuple[int | float, ...]
     batch_sizes: tuple[int, ...]
     seed: int
 
@@ -122,7 +122,7 @@ class Schedule:
 
     def first_batches(self, epoch: int) -> list[int]:
         """For each bucket, the number of batches that all earlier epochs have."""
-        return [epoch * n // size for n, size in zip(self.num_utterances, self.batch_sizes, strict=True)]
+        return [int(epoch * n // size) for n, size in zip(self.num_utterances, self.batch_sizes, strict=True)]
 
 
 @functools.lru_cache(maxsize=4)

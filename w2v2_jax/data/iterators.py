@@ -90,14 +90,36 @@ def share(rows: grain.MapDataset, batch_size: int, host: Host) -> grain.MapDatas
     return rows.batch(batch_size // host.count, drop_remainder=True)[host.index :: host.count]
 
 
+def shuffled(parts: Sequence[tuple[Rows, int | float]], *seed: int) -> grain.MapDataset:
+    """Endless rows of several parts, each as often as its weight says to within a hundredth, in an even mixture.
+
+    Every part is an endless stream of its own rows, in another order each epoch of its own.
+    """
+    streams = [
+        grain.MapDataset.source(rows).seed(seed_from(*seed, number)).shuffle().repeat()
+        for number, (rows, _) in enumerate(parts)
+    ]
+    # A mixture of one would give the same rows, but draw other crops from the same seed.
+    return grain.MapDataset.mix(streams, [weight for _, weight in parts]) if len(streams) > 1 else streams[0]
+
+
 def scheduled(buckets: Sequence[Rows], batch_sizes: Sequence[int], host: Host, seed: int) -> grain.MapDataset:
     """Endless batches, each of one bucket's rows: every row once an epoch, what fills no batch comes in the next."""
-    streams = [
-        share(grain.MapDataset.source(rows).seed(seed_from(seed, number)).shuffle().repeat(), batch_size, host)
-        for number, (rows, batch_size) in enumerate(zip(buckets, batch_sizes, strict=True))
-    ]
-    schedule = Schedule(tuple(map(len, buckets)), tuple(batch_sizes), seed)
-    return grain.MapDataset.range(sys.maxsize).map(functools.partial(_scheduled_batch, schedule, streams))
+    streams = [shuffled([(rows, 1.0)], seed, number) for number, rows in enumerate(buckets)]
+    return in_turn(streams, [len(rows) for rows in buckets], batch_sizes, host, seed)
+
+
+def in_turn(
+    streams: Sequence[grain.MapDataset],
+    rows_per_epoch: Sequence[int | float],
+    batch_sizes: Sequence[int],
+    host: Host,
+    seed: int,
+) -> grain.MapDataset:
+    """Endless batches, each of one stream's rows; an epoch has `rows_per_epoch` of each stream, as `Schedule` says."""
+    batches = [share(stream, size, host) for stream, size in zip(streams, batch_sizes, strict=True)]
+    schedule = Schedule(tuple(rows_per_epoch), tuple(batch_sizes), seed)
+    return grain.MapDataset.range(sys.maxsize).map(functools.partial(_scheduled_batch, schedule, batches))
 
 
 def _scheduled_batch(schedule: Schedule, streams: list[grain.MapDataset], step: int) -> Row:

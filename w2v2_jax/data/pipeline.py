@@ -3,12 +3,14 @@
 Everything random is drawn for the global stream of utterances, before a process takes its share. So a run sees the
 same global batches on any number of processes (process 0 holds the first rows, the last process the last), and where
 it stands is one integer that a run on another number of processes can continue from.
+
+A source may be a `Mixture`, or `ByLanguage`: then training takes its parts as often as their shares say.
 """
 
 import functools
 import logging
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,29 +18,29 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from w2v2_jax.batches import AudioBatch, LabeledBatch
 from w2v2_jax.data import audio
-from w2v2_jax.data.buckets import Bucket, Bucketing, fits
+from w2v2_jax.data.augmentation import Augmentation, lengths_after
+from w2v2_jax.data.buckets import Bucketing, fits
 from w2v2_jax.data.iterators import (
     BatchIterator,
     Host,
     Row,
     filled_up,
     in_order,
+    in_turn,
     read_ahead,
-    scheduled,
-    seed_from,
     share,
+    shuffled,
     this_host,
 )
+from w2v2_jax.data.mixtures import Portion, portions
 from w2v2_jax.data.records import Records, RecordSource, Selection, without_audio
+from w2v2_jax.data.rows import BucketRows, altered, crop_of, first_clip, padded, random_clip
 
 log = logging.getLogger(__name__)
-
-# A crop of a record's waveform, given its first sample and its greatest length.
-Crop = Callable[[dict[str, Any], int, int], Float[np.ndarray, " sample"]]
 
 
 @runtime_checkable
@@ -82,8 +84,10 @@ class Clips:
 
     def batches_on(self, host: Host, seed: int) -> BatchIterator:
         """`batches` as the process `host` gets them."""
-        clips = grain.MapDataset.source(self._utterances).seed(seed_from(seed)).shuffle().repeat()
-        clips = clips.random_map(functools.partial(_random_clip, _crop(self.normalise), self.num_samples))
+        parts = [(Selection(self._records, portion.places), portion.share) for portion in self._portions]
+        clips = shuffled(parts, seed).random_map(
+            functools.partial(random_clip, crop_of(self.normalise), self.num_samples)
+        )
         return BatchIterator(share(clips, self.batch_size, host).map(_audio_batch), self.num_workers)
 
     def epoch(self) -> Iterator[AudioBatch]:
@@ -92,10 +96,11 @@ class Clips:
 
     def epoch_on(self, host: Host) -> Iterator[AudioBatch]:
         """`epoch` as the process `host` gets it."""
-        clips = grain.MapDataset.source(self._utterances).map(
-            functools.partial(_first_clip, _crop(self.normalise), self.num_samples)
+        in_source_order = np.sort(np.concatenate([portion.places for portion in self._portions]))
+        clips = grain.MapDataset.source(Selection(self._records, in_source_order)).map(
+            functools.partial(first_clip, crop_of(self.normalise), self.num_samples)
         )
-        clips = filled_up(clips, self.batch_size, _padded(np.zeros(0, np.float32), self.num_samples))
+        clips = filled_up(clips, self.batch_size, padded(np.zeros(0, np.float32), self.num_samples))
         return read_ahead(share(clips, self.batch_size, host).map(_audio_batch), self.num_workers)
 
     def shapes(self) -> tuple[AudioBatch, ...]:
@@ -103,33 +108,35 @@ class Clips:
         return (_shapes(AudioBatch, self.batch_size, self.num_samples),)
 
     def summary(self) -> dict[str, Any]:
-        """How many utterances of which lengths there are, and the shape of a batch."""
-        return {**_summary(self._num_samples[self._long_enough]), "batches": [[self.batch_size, self.num_samples]]}
+        """How many utterances of which lengths there are, in which shares, and the shape of a batch."""
+        num_samples = self._lengths_and_portions[0]
+        long_enough = num_samples[num_samples >= self.min_samples]
+        return {**_summary(long_enough, self._portions), "batches": [[self.batch_size, self.num_samples]]}
 
     @functools.cached_property
     def _records(self) -> Records:
         return self.source.records()
 
     @functools.cached_property
-    def _num_samples(self) -> Int[np.ndarray, " utterance"]:
-        return _lengths(without_audio(self._records))
+    def _lengths_and_portions(self) -> tuple[Int[np.ndarray, " utterance"], tuple[Portion, ...]]:
+        """Of all utterances."""
+        known = without_audio(self._records)
+        return _lengths(known), portions(self._records, known, str(self.source))
 
     @functools.cached_property
-    def _long_enough(self) -> Int[np.ndarray, " clip"]:
-        num_samples = self._num_samples
-        long_enough = np.flatnonzero(num_samples >= self.min_samples)
-        if not len(long_enough):
-            raise ValueError(
-                f"none of the {len(num_samples)} utterances of {self.source} has min_samples={self.min_samples} "
-                f"samples (the longest has {num_samples.max(initial=0)}); lower min_samples or give another source"
-            )
-        if left_out := len(num_samples) - len(long_enough):
+    def _portions(self) -> tuple[Portion, ...]:
+        """Of the utterances that are long enough."""
+        num_samples, everything = self._lengths_and_portions
+        long_enough = num_samples >= self.min_samples
+        for name, places, _ in everything:
+            if not long_enough[places].any():
+                raise ValueError(
+                    f"none of the {len(places)} utterances of {name} has min_samples={self.min_samples} samples (the "
+                    f"longest has {num_samples[places].max(initial=0)}); lower min_samples or give another source"
+                )
+        if left_out := np.count_nonzero(~long_enough):
             log.warning("left out %d of %d utterances: under %d samples", left_out, len(num_samples), self.min_samples)
-        return long_enough
-
-    @property
-    def _utterances(self) -> Records:
-        return Selection(self._records, self._long_enough)
+        return tuple(portion._replace(places=portion.places[long_enough[portion.places]]) for portion in everything)
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,9 @@ class Transcribed:
     batch of the same bucket. An utterance is never cut: one that fits in no bucket, or is shorter than the receptive
     field of a frame, or whose text `vocabulary` can't spell, is an error (a ValueError that names it) when the source
     is first read.
+
+    `augment` alters waveforms in `batches`, each time otherwise, and never in `epoch`. An utterance is in the bucket
+    that holds the longest that may become of it.
     """
 
     source: RecordSource
@@ -147,17 +157,26 @@ class Transcribed:
     buckets: Bucketing
     normalise: bool
     num_workers: int = 0
+    augment: tuple[Augmentation, ...] = ()
 
     def batches(self, seed: int) -> BatchIterator:
-        """Endless `LabeledBatch`es of this process' rows; `seed` (0 or more) decides their order.
+        """Endless `LabeledBatch`es of this process' rows; `seed` (0 or more) decides their order and all that is drawn.
 
-        Every utterance comes once an epoch; what doesn't fill a batch of its bucket is carried into the next epoch.
+        Every utterance comes once an epoch, or as often as its share in a mixture says; what doesn't fill a batch of
+        its bucket is carried into the next epoch.
         """
         return self.batches_on(this_host(), seed)
 
     def batches_on(self, host: Host, seed: int) -> BatchIterator:
         """`batches` as the process `host` gets them."""
-        batches = scheduled(self._rows, self._batch_sizes, host, seed)
+        augment = functools.partial(altered, tuple(augmentation.open() for augmentation in self.augment))
+        buckets = [(rows, rows.parts(self._portions)) for rows in self._rows]
+        streams = [
+            shuffled(parts, seed, number).random_map(augment).map(rows.row)
+            for number, (rows, parts) in enumerate(buckets)
+        ]
+        rows_per_epoch = [sum(weight for _, weight in parts) for _, parts in buckets]
+        batches = in_turn(streams, rows_per_epoch, self._batch_sizes, host, seed)
         return BatchIterator(batches.map(_labeled_batch), self.num_workers)
 
     def epoch(self) -> Iterator[LabeledBatch]:
@@ -177,11 +196,10 @@ class Transcribed:
         )
 
     def summary(self) -> dict[str, Any]:
-        """How many utterances of which lengths there are, and the buckets."""
-        num_labels = [len(labels) for rows in self._rows for labels in rows.labels]
+        """How many utterances of which lengths there are, in which shares, and the buckets."""
         return {
-            **_summary(_lengths(self._known)),
-            "labels": _checksum(np.array(num_labels)),
+            **_summary(_lengths(self._known), self._portions),
+            "labels": _checksum(np.array([len(labels) for labels in self._labels])),
             "batches": [list(rows.shape) for rows in self._rows],
         }
 
@@ -190,85 +208,43 @@ class Transcribed:
         return [rows.shape.batch_size for rows in self._rows]
 
     @functools.cached_property
-    def _known(self) -> list[dict[str, Any]]:
-        return without_audio(self.source.records())
+    def _records(self) -> Records:
+        return self.source.records()
 
     @functools.cached_property
-    def _rows(self) -> tuple["_BucketRows", ...]:
+    def _known(self) -> list[dict[str, Any]]:
+        return without_audio(self._records)
+
+    @functools.cached_property
+    def _portions(self) -> tuple[Portion, ...]:
+        return portions(self._records, self._known, str(self.source))
+
+    @functools.cached_property
+    def _labels(self) -> list[Int[np.ndarray, " _"]]:
+        return [_encode(self.vocabulary, record) for record in self._known]
+
+    @functools.cached_property
+    def _rows(self) -> tuple[BucketRows, ...]:
         num_samples = _lengths(self._known)
         if not len(num_samples):
             raise ValueError(f"{self.source} has no utterances; give another source")
-        labels = [_encode(self.vocabulary, record) for record in self._known]
-        num_labels = np.array([len(each) for each in labels])
-        buckets = tuple(sorted(self.buckets(num_samples, num_labels)))
-        fitting = fits(buckets, num_samples, num_labels)
-        for index in np.flatnonzero((num_samples < audio.MIN_SAMPLES) | ~fitting.any(axis=1)):
+        num_labels = np.array([len(labels) for labels in self._labels])
+        fewest, most = lengths_after(self.augment, num_samples)
+        buckets = tuple(sorted(self.buckets(most, num_labels)))
+        fitting = fits(buckets, most, num_labels)
+        for place in np.flatnonzero((fewest < audio.MIN_SAMPLES) | ~fitting.any(axis=1)):
+            augmented = f" ({fewest[place]} to {most[place]} augmented)" if self.augment else ""
             raise ValueError(
-                f"utterance {self._known[index]['id']!r} has {num_samples[index]} samples and {num_labels[index]} "
-                f"labels; it needs at least {audio.MIN_SAMPLES} samples and to fit in one of {buckets}: leave it out "
-                "or add a larger bucket"
+                f"utterance {self._known[place]['id']!r} has {num_samples[place]} samples{augmented} and "
+                f"{num_labels[place]} labels; it needs at least {audio.MIN_SAMPLES} samples and to fit in one of "
+                f"{buckets}: leave it out or add a larger bucket"
             )
         smallest = fitting.argmax(axis=1)
-        records, crop = self.source.records(), _crop(self.normalise)
         return tuple(
-            _BucketRows(records, labels, np.flatnonzero(smallest == bucket), shape, crop)
+            BucketRows(self._records, self._labels, smallest == bucket, shape, self.normalise)
             for bucket, shape in enumerate(buckets)
             if (smallest == bucket).any()
         )
-
-
-@dataclass(frozen=True)
-class _BucketRows:
-    """The utterances of one bucket, decoded and padded to its shape when they are asked for."""
-
-    records: Records
-    labels: list[Int[np.ndarray, " _"]]
-    indices: Int[np.ndarray, " utterance"]
-    shape: Bucket
-    crop: Crop
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> Row:
-        index = int(self.indices[place])
-        record = self.records[index]
-        waveform = self.crop(record, 0, int(record["num_samples"]))
-        return self._pad(waveform, self.labels[index])
-
-    def filler(self) -> Row:
-        return self._pad(np.zeros(0, np.float32), np.zeros(0, np.int32))
-
-    def _pad(self, waveform: Float[np.ndarray, " sample"], labels: Int[np.ndarray, " label"]) -> Row:
-        return *_padded(waveform, self.shape.max_samples), *_padded(labels, self.shape.max_labels)
-
-
-def _crop(normalise: bool) -> Crop:
-    return _normalised_crop if normalise else _plain_crop
-
-
-def _plain_crop(record: dict[str, Any], start: int, num_samples: int) -> Float[np.ndarray, " sample"]:
-    return audio.decode_record(record, start, min(num_samples, int(record["num_samples"]) - start))
-
-
-def _normalised_crop(record: dict[str, Any], start: int, num_samples: int) -> Float[np.ndarray, " sample"]:
-    """Of the whole utterance normalised, which has to be decoded whole for it."""
-    return audio.normalise(audio.decode_record(record, 0, int(record["num_samples"])))[start : start + num_samples]
-
-
-def _random_clip(crop: Crop, num_samples: int, record: dict[str, Any], rng: np.random.Generator) -> Row:
-    last_start = max(int(record["num_samples"]) - num_samples, 0)
-    return _padded(crop(record, int(rng.integers(last_start + 1)), num_samples), num_samples)
-
-
-def _first_clip(crop: Crop, num_samples: int, record: dict[str, Any]) -> Row:
-    return _padded(crop(record, 0, num_samples), num_samples)
-
-
-def _padded(values: np.ndarray, length: int) -> Row:
-    padded = np.zeros(length, values.dtype)
-    padded[: len(values)] = values
-    return padded, np.int32(len(values))
 
 
 def _shapes(kind: type, batch_size: int, *lengths: int) -> Any:
@@ -281,11 +257,12 @@ def _shapes(kind: type, batch_size: int, *lengths: int) -> Any:
     return kind(*(shape for pair in pairs for shape in pair))
 
 
-def _summary(num_samples: Int[np.ndarray, " _"]) -> dict[str, int]:
+def _summary(num_samples: Int[np.ndarray, " _"], drawn: tuple[Portion, ...]) -> dict[str, Any]:
     return {
         "utterances": len(num_samples),
         "samples": int(num_samples.sum()),
         "lengths": _checksum(num_samples),
+        "shares": [portion.share for portion in drawn],
     }
 
 

@@ -25,6 +25,14 @@ class Records(Protocol):
 
 
 @runtime_checkable
+class Indexed(Protocol):
+    """Records of which everything but the sound is kept apart, where it is quickly read."""
+
+    def without_audio(self) -> list[dict[str, Any]]:
+        """All records but their sound; none where nothing was kept."""
+
+
+@runtime_checkable
 class RecordSource(Protocol):
     """Anything that can open its records; two calls give the same records in the same order."""
 
@@ -69,6 +77,25 @@ class Subset:
 
 
 @dataclass(frozen=True)
+class InLanguage:
+    """The utterances of another source in one language, whose code is that of the records."""
+
+    source: RecordSource
+    language: str
+
+    def records(self) -> Records:
+        """Raises ValueError if there are none."""
+        records = self.source.records()
+        languages = np.array([record["language"] for record in without_audio(records)], dtype=object)
+        if self.language not in languages:
+            raise ValueError(
+                f"{self.source} has nothing in {self.language!r} (it has: {', '.join(sorted(set(languages)))}); give "
+                "one of these"
+            )
+        return Selection(records, np.flatnonzero(languages == self.language))
+
+
+@dataclass(frozen=True)
 class Mix:
     """Several sources one after the other: each utterance counts once, wherever it is from."""
 
@@ -76,7 +103,7 @@ class Mix:
 
     def records(self) -> Records:
         """Records of the first source, then those of the second, and so on."""
-        return _Concatenation(tuple(source.records() for source in self.sources))
+        return Concatenation(tuple(source.records() for source in self.sources))
 
 
 class Selection:
@@ -91,8 +118,15 @@ class Selection:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._records[int(self._indices[index])]
 
+    def without_audio(self) -> list[dict[str, Any]]:
+        """The records but their sound, where that is kept apart."""
+        known = _kept_apart(self._records)
+        return [known[index] for index in self._indices] if known else []
 
-class _Concatenation:
+
+class Concatenation:
+    """The records of each part in turn."""
+
     def __init__(self, parts: tuple[Records, ...]):
         self._parts = parts
         self._ends = np.cumsum([len(part) for part in parts])
@@ -106,10 +140,26 @@ class _Concatenation:
         part = int(np.searchsorted(self._ends, index, side="right"))
         return self._parts[part][int(index - self._ends[part] + len(self._parts[part]))]
 
+    def without_audio(self) -> list[dict[str, Any]]:
+        """All records but their sound."""
+        return [record for part in self._parts for record in without_audio(part)]
+
 
 def without_audio(records: Records) -> list[dict[str, Any]]:
-    """What is known of every utterance but its sound. Reads the whole source once, so its size sets the time."""
+    """What is known of every utterance but its sound.
 
+    Reads the whole source once, so its size sets the time, where that isn't kept apart as in a prepared corpus.
+    """
+    return _kept_apart(records) or _stripped(records)
+
+
+def _kept_apart(records: Records) -> list[dict[str, Any]]:
+    known = records.without_audio() if isinstance(records, Indexed) else []
+    # A corpus that was prepared before there was such a thing has none of it.
+    return known if len(known) == len(records) else []
+
+
+def _stripped(records: Records) -> list[dict[str, Any]]:
     def strip(index: int) -> dict[str, Any]:
         return {name: value for name, value in records[index].items() if name != "audio"}
 

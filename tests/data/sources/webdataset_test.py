@@ -121,7 +121,7 @@ def test_an_utterance_can_be_read_in_another_process_and_holds_no_audio(publishe
 
 
 def test_published_shards_are_prepared_and_read_back(published, tmp_path):
-    report = prepare(WebDataset("mine", shards_in(str(published))), tmp_path / "data", progress=False)
+    report = prepare(WebDataset("mine", (("", str(published)),)), tmp_path / "data", progress=False)
     assert {split: size.kept for split, size in report.splits.items()} == {"dev": 1, "train": 4}
     record = open_split("mine", "train", tmp_path / "data")[3]
     assert (record["id"], record["text"], record["num_samples"]) == ("train-000001/000003", "TEXT 3", NUM_SAMPLES + 3)

@@ -4,6 +4,7 @@ A recording and what is known of it stand next to each other: `0001.flac`, and `
 `0001.json` with that and more, or `0001.cls` with the number of its class.
 """
 
+import collections
 import dataclasses
 import functools
 import glob
@@ -39,10 +40,10 @@ SPEAKER_KEYS = ("speaker", "speaker_id")
 class WebDataset:
     """The shards of each split: `WebDataset("mine", (("train", "to/train-{000000..000146}.tar"), ("dev", "to/dev")))`.
 
-    Shards are given as a pattern with braces or with `*`, or as a folder of .tar files; `shards_in` finds them by their
-    names. One pass over the headers of an archive tells where its samples are. An utterance is called by its shard and
-    key. Of a sample's texts the first of .txt, .json and .cls is taken, as it stands. `language` is of samples that
-    don't say theirs.
+    Shards are given as a pattern with braces or with `*`, or as a folder of .tar files; those of a split without a name
+    are a folder in which `shards_in` finds the splits. One pass over the headers of an archive tells where its samples
+    are. An utterance is called by its shard and key. Of a sample's texts the first of .txt, .json and .cls is taken, as
+    it stands. `language` is of samples that don't say theirs.
     """
 
     name: str
@@ -51,9 +52,10 @@ class WebDataset:
 
     def splits(self) -> dict[str, Sequence[Utterance]]:
         """The samples of each split, shard by shard."""
-        files = {split: [] for split, _ in self.shards}
+        files = collections.defaultdict(list)
         for split, pattern in self.shards:
-            files[split] += expand(pattern)
+            for each, shards in [(split, pattern)] if split else shards_in(pattern):
+                files[each] += expand(shards)
         return {split: Chain([_utterances(shard, self.language) for shard in files[split]]) for split in files}
 
 

@@ -1,0 +1,1 @@
+"""Pretraining on many languages at once, and fine-tuning on one."""

@@ -1,10 +1,12 @@
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import loopback
 import micro
 import numpy as np
 import pytest
@@ -262,6 +264,36 @@ def test_any_words_are_recognised_with_a_model_of_letters(run):
     where = ("tune", "runs/tones", "tones/train", "--data-dir", "data", "--workdir", "tuned_letters")
     status, _, err = run(*where, *beam)
     assert status == 2 and "tuning weighs words" in err
+
+
+IN_PARTS = """
+import sys
+from w2v2_jax import parts
+from w2v2_jax.cli import main
+parts.SIZE = 2
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_two_processes_share_an_evaluation_and_the_first_tells_all_of_it(run):
+    arguments = ("evaluate", "runs/tones", "tones/train", "--data-dir", "data")
+    shared = ("--workdir", "shared", "--distributed", "--output", "two.json")
+    others = {"JAX_COORDINATOR_ADDRESS": f"localhost:{loopback.free_port()}", "JAX_NUM_PROCESSES": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", IN_PARTS, *arguments, *shared],
+            env=os.environ | others | {"JAX_PROCESS_ID": str(place)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for place in range(2)
+    ]
+    first, second = (process.communicate(timeout=300)[0] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert "5 utterances" in first and "5 utterances" not in second
+    assert run(*arguments, "--output", "one.json")[0] == 0
+    together, alone = (json.loads(Path(name).read_text())["utterances"] for name in ("two.json", "one.json"))
+    assert together == alone
 
 
 def test_weights_are_tuned_recorded_and_taken_up_by_an_evaluation(run, model):

@@ -15,7 +15,7 @@ import jax
 
 def start(num_processes: int, num_devices: int, function: Callable[..., None], *args: Any) -> list[SpawnProcess]:
     """Processes of `num_devices` devices each, in which `function(*args)` runs with `jax.distributed` initialised."""
-    context, port = multiprocessing.get_context("spawn"), _free_port()
+    context, port = multiprocessing.get_context("spawn"), free_port()
     # Imported there only once JAX knows of the other processes: a test's file may compute.
     call = pickle.dumps((function, args))
     processes = [
@@ -52,7 +52,8 @@ def _one(port: int, num_processes: int, place: int, num_devices: int, call: byte
     function(*args)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on."""
     with socket.socket() as found:
         found.bind(("localhost", 0))
         return found.getsockname()[1]

@@ -17,7 +17,7 @@ from w2v2_jax import demo, pretrained
 from w2v2_jax.cli import main
 from w2v2_jax.commands import conversion
 from w2v2_jax.commands.terminal import complain
-from w2v2_jax.data.beam import Beam
+from w2v2_jax.data.beam_pipeline import Beam
 from w2v2_jax.data.prepare import Processes
 from w2v2_jax.data.sources.catalogue import Catalogue
 from w2v2_jax.data.sources.common_voice import CommonVoice

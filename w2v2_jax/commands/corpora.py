@@ -177,7 +177,7 @@ def _shards(text: str) -> tuple[tuple[str, str], ...]:
 
 def prepare(options: argparse.Namespace) -> int:
     """Prepares the corpus of whatever source was asked for."""
-    from w2v2_jax.data.beam import Beam
+    from w2v2_jax.data.beam_pipeline import Beam
     from w2v2_jax.data.corpora import default_data_dir
     from w2v2_jax.data.prepare import Processes, prepare
 

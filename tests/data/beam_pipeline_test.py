@@ -6,7 +6,7 @@ import pytest
 from prepare_test import Numbers, content_of
 
 from w2v2_jax.data import shards
-from w2v2_jax.data.beam import Beam
+from w2v2_jax.data.beam_pipeline import Beam
 from w2v2_jax.data.prepare import prepare
 
 needs_beam = pytest.mark.skipif(not importlib.util.find_spec("apache_beam"), reason="needs apache_beam")

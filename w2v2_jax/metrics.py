@@ -29,7 +29,8 @@ class Mean(NamedTuple):
 
     def value(self) -> Float[jax.typing.ArrayLike, ""]:
         """The mean; NaN where nothing was counted."""
-        return self.total / self.weight
+        with np.errstate(invalid="ignore"):
+            return self.total / self.weight
 
 
 def merge(*metrics: PyTree) -> PyTree:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -58,11 +59,23 @@ def plain_attention(
     return jnp.einsum("bhts,bshd->bthd", weights, value)
 
 
-def _keep_arguments(*arguments: Any) -> tuple[PerHead, tuple[Array, ...]]:
-    return attention(*arguments), arguments[:-1]
+def _keep_arguments(*arguments: Any) -> tuple[PerHead, tuple[Any, ...]]:
+    *arrays, rng, _ = arguments
+    # As numbers: before 0.10.2 JAX can't keep keys of layers that may be dropped and are made again.
+    kept_rng = jax.tree_util.Partial(_key_of(str(jax.random.key_impl(rng))), jax.random.key_data(rng))
+    return attention(*arguments), (*arrays, kept_rng)
 
 
-def _backward(dropout: float, arguments: tuple[Array, ...], gradient: PerHead) -> tuple[PerHead | None, ...]:
+@functools.cache
+def _key_of(impl: str) -> Callable[[Array], Key[Array, ""]]:
+    """What makes a key of its numbers."""
+    return functools.partial(jax.random.wrap_key_data, impl=impl)
+
+
+def _backward(dropout: float, kept: tuple[Any, ...], gradient: PerHead) -> tuple[PerHead | None, ...]:
+    *arrays, kept_rng = kept
+    arguments = (*arrays, kept_rng())
+
     def plain(query, key, value, num_valid, rng, gradient):
         def forward(query, key, value):
             return plain_attention(query, key, value, num_valid, rng, dropout=dropout)

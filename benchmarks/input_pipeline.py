@@ -33,8 +33,8 @@ from w2v2_jax.data.text import LETTERS
 
 MIN_SECONDS, MAX_SECONDS = 12, 17
 BATCH = 16
-BATCH_HOURS, STEP_SECONDS, HOSTS = 1.6, 0.4, 8
-"""The paper's BASE batch, a step on 64 chips by a wide guess, and their hosts."""
+POD, HOURS_A_SECOND, HOSTS = "v4-128", 20.9, 16
+"""What pretraining BASE takes there by benchmarks/results/plans.md, an estimate, and how many hosts read for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def row_of(name: str, dataset: Clips | Transcribed, seconds: float) -> tuple[str
     """A setting, measured."""
     hours, wall, processor = measure(dataset, seconds)
     processes = f"{dataset.num_workers} workers" if dataset.num_workers else "threads alone"
-    needed = BATCH_HOURS / STEP_SECONDS / HOSTS / (hours / processor)
+    needed = HOURS_A_SECOND / HOSTS / (hours / processor)
     numbers = (f"{hours / processor:.2f}", f"{hours / wall:.2f}", f"{processor / wall:.1f}", f"{needed:.2f}")
     return (name, processes, *numbers)
 
@@ -140,12 +140,12 @@ def processor_seconds() -> float:
 
 def text(hours: float, size: int, report: Report) -> str:
     """What was measured, and what is needed."""
-    need, records = BATCH_HOURS / STEP_SECONDS, report.splits["train"].kept
+    records = report.splits["train"].kept
     return (
         f"{records} records of {3600 * hours / records:.0f} s on average, joined from eSpeak NG's sentences, "
         f"{size / 1e6 / hours:.0f} MB of FLAC an hour, from the page cache; batches of {BATCH}. "
-        f"Audio without padding counts. What a pod needs: the paper's BASE batch of {BATCH_HOURS} h in a step of "
-        f"{STEP_SECONDS} s is {need:.0f} h a second, {need / HOSTS:.2f} on each of {HOSTS} hosts."
+        f"Audio without padding counts. What a pod needs: BASE on {POD} takes {HOURS_A_SECOND} h a second by its "
+        f"plan, {HOURS_A_SECOND / HOSTS:.2f} on each of {HOSTS} hosts."
     )
 
 

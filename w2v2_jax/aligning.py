@@ -43,9 +43,6 @@ def align_emissions(recogniser: Recogniser, emissions: Emissions, text: str, sec
     seconds_per_frame = recogniser.hop / SAMPLE_RATE
     check_fits(labels, len(emissions), seconds_per_frame)
     found = place(emissions, labels, recogniser.vocabulary.blank_id)
-    placed = found.labels, found.starts, found.stops, found.label_scores
-    words, symbols = (
-        segments(recogniser.vocabulary, *placed, seconds_per_frame=seconds_per_frame)
-        for segments in (word_segments, symbol_segments)
-    )
+    words = word_segments(found, recogniser.vocabulary, seconds_per_frame)
+    symbols = symbol_segments(found, recogniser.vocabulary, seconds_per_frame)
     return Aligned(words, symbols, seconds, found.score)

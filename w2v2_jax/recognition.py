@@ -163,11 +163,8 @@ class Recogniser:
         return jax.jit(lambda params, batch: jax.nn.log_softmax(self.task.logits(params, batch).astype(jnp.float32)))
 
     def _transcript(self, decoded: Decoded, seconds: float) -> Transcript:
-        placed = decoded.labels, decoded.starts, decoded.stops, decoded.label_scores
-        words, symbols = (
-            segments(self.vocabulary, *placed, seconds_per_frame=self.hop / SAMPLE_RATE)
-            for segments in (word_segments, symbol_segments)
-        )
+        words = word_segments(decoded, self.vocabulary, self.hop / SAMPLE_RATE)
+        symbols = symbol_segments(decoded, self.vocabulary, self.hop / SAMPLE_RATE)
         return Transcript(words, symbols, seconds, decoded.score, decoded.candidates)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from w2v2_jax.data.text import LETTERS, Vocabulary
+from w2v2_jax.decoding.greedy import Decoded
 from w2v2_jax.decoding.segments import (
     CUE_CHARACTERS,
     Segment,
@@ -23,10 +24,10 @@ from w2v2_jax.decoding.segments import (
 WORDS = (Segment("A", 0.5, 0.75, 0.9), Segment('SO-CALLED "CAT"', 0.75, 1.5, 0.8), Segment("Ä & <I>", 2.0, 2.25, 1.0))
 
 
-def aligned(text, stops, scores, vocabulary=LETTERS):
-    """Arguments as an alignment has them, each label two frames long."""
-    labels, stops = vocabulary.encode(text), np.array(stops)
-    return vocabulary, labels, stops - 2, stops, np.log(np.array(scores, np.float32)), 0.02
+def aligned(text, stops, scores):
+    """As an alignment finds it, each label two frames long."""
+    labels, stops = LETTERS.encode(text), np.array(stops)
+    return Decoded(labels, stops - 2, stops, np.log(np.array(scores, np.float32)), score=0.0)
 
 
 def read_textgrid(text):
@@ -53,15 +54,15 @@ def read_textgrid(text):
 
 
 def test_a_word_lasts_from_its_first_label_to_its_last_and_scores_the_mean_of_their_frames():
-    vocabulary, labels, starts, stops, scores, seconds = aligned("AN OX", [3, 6, 9, 20, 31, 40], [0.5] * 6)
-    starts[1], scores[:2] = 3, np.log([0.25, 0.5])
-    words = word_segments(vocabulary, labels, starts, stops, scores, seconds)
+    decoded = aligned("AN OX", [3, 6, 9, 20, 31, 40], [0.5] * 6)
+    decoded.starts[1], decoded.label_scores[:2] = 3, np.log([0.25, 0.5])
+    words = word_segments(decoded, LETTERS, 0.02)
     mean = math.exp((2 * math.log(0.25) + 3 * math.log(0.5)) / 5)
     assert words == (Segment("AN", 0.02, 0.12, round(mean, 4)), Segment("OX", 0.36, 0.62, 0.5))
 
 
 def test_characters_leave_word_ends_out():
-    segments = symbol_segments(*aligned("AN OX", [3, 6, 9, 20, 31, 40], [0.5, 1, 0.1, 1, 1, 0.2]))
+    segments = symbol_segments(aligned("AN OX", [3, 6, 9, 20, 31, 40], [0.5, 1, 0.1, 1, 1, 0.2]), LETTERS, 0.02)
     assert segments == (
         Segment("A", 0.02, 0.06, 0.5),
         Segment("N", 0.08, 0.12, 1.0),
@@ -72,20 +73,20 @@ def test_characters_leave_word_ends_out():
 
 def test_phones_are_symbols_of_more_than_one_letter_and_the_words_where_no_mark_ends_one():
     phones = Vocabulary(("<s>", "sh", "iy"), specials=("<s>",), separator=" ")
-    arguments = phones, np.array([1, 2]), np.array([0, 4]), np.array([4, 5]), np.zeros(2, np.float32), 0.02
-    assert [segment.text for segment in symbol_segments(*arguments)] == ["sh", "iy"]
-    assert [segment.text for segment in word_segments(*arguments)] == ["sh", "iy"]
+    decoded = Decoded(np.array([1, 2]), np.array([0, 4]), np.array([4, 5]), np.zeros(2, np.float32), score=0.0)
+    assert [segment.text for segment in symbol_segments(decoded, phones, 0.02)] == ["sh", "iy"]
+    assert [segment.text for segment in word_segments(decoded, phones, 0.02)] == ["sh", "iy"]
 
 
 def test_an_empty_transcript_has_no_segments():
-    arguments = aligned("", np.zeros(0, int), [])
+    arguments = aligned("", np.zeros(0, int), []), LETTERS, 0.02
     assert (word_segments(*arguments), symbol_segments(*arguments), subtitles([])) == ((), (), ())
 
 
 def test_a_word_end_without_a_word_is_no_segment():
     labels = np.array([LETTERS.word_end_id, LETTERS.ids["I"], LETTERS.word_end_id, LETTERS.word_end_id])
     frames = np.arange(4)
-    words = word_segments(LETTERS, labels, frames, frames + 1, np.zeros(4, np.float32), 0.02)
+    words = word_segments(Decoded(labels, frames, frames + 1, np.zeros(4, np.float32), score=0.0), LETTERS, 0.02)
     assert words == (Segment("I", 0.02, 0.04, 1.0),)
 
 

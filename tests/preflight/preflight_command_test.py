@@ -35,6 +35,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "given_experiment", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("TERM", raising=False)  # a dumb terminal's tables are 80 wide, whatever COLUMNS says
     Path("given_experiment.py").write_text(EXPERIMENT)
 
     def run(corpus, *arguments):

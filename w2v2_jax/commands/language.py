@@ -35,7 +35,9 @@ def _add_train(models: Any) -> None:
     _add_texts(parser)
     _add_letters(parser)
     parser.add_argument("--order", type=positive, default=4, metavar="N", help="of the longest n-grams (default: 4)")
-    parser.add_argument("--output", type=output_file, required=True, metavar="FILE", help="the ARPA file to write")
+    parser.add_argument(
+        "--output", type=output_file, metavar="FILE", help="the ARPA file to write (default: 4gram.arpa, by its order)"
+    )
     parser.add_argument(
         "--prune", type=int, nargs="+", default=(0,), metavar="N", help="leave out n-grams as rare, by order: 0 0 1"
     )
@@ -107,15 +109,16 @@ def train(options: argparse.Namespace) -> int:
     from w2v2_jax.decoding.arpa import to_binary, write_arpa
     from w2v2_jax.decoding.ngram import estimate_discounts, fallback_discounts, train_ngram
 
+    output = options.output or Path(f"{options.order}gram.arpa")
     # So few letters there are that all are frequent, and rare ones, of which discounts are estimated, there are none.
     discounts = fallback_discounts if options.discount_fallback or options.letters else estimate_discounts
     sentences = _Sentences(options.texts, options, options.letters)
     model = train_ngram(sentences, options.order, options.prune, discounts)
     sentences.tell_left_out()
-    write_arpa(model, options.output)
+    write_arpa(model, output)
     if options.binary:
-        to_binary(options.output, options.binary)
-    show(table(str(options.output), {f"{n}-grams": len(grams.keys) for n, grams in enumerate(model.orders, 1)}))
+        to_binary(output, options.binary)
+    show(table(str(output), {f"{n}-grams": len(grams.keys) for n, grams in enumerate(model.orders, 1)}))
     return 0
 
 

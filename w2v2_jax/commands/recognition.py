@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -167,8 +168,8 @@ def align(options: argparse.Namespace) -> int:
 
     recogniser = load_recogniser(options.checkpoint, options.language)
     if options.text is not None:
-        said = Path(options.text)
-        text = said.read_text("utf-8") if said.is_file() else options.text
+        # Not `Path.is_file`, for which a long text is a name too long.
+        text = Path(options.text).read_text("utf-8") if os.path.isfile(options.text) else options.text
         aligned = align_file(recogniser, options.source, text, _chunking(options))
         name = Path(options.source).stem
         _write(options, name, _alignment_as(options, aligned, name))

@@ -23,6 +23,7 @@ from tensorflow_datasets.core import example_serializer
 
 from w2v2_jax.data.audio import SAMPLE_RATE, AudioError, Utterance, check_duration, encode_flac
 from w2v2_jax.data.corpora import FEATURES, INDEX, Path, features
+from w2v2_jax.data.sources.layout import rejected
 
 UTTERANCES = 1024
 """Of a shard: some hundred megabytes, a few minutes of work."""
@@ -103,15 +104,15 @@ def write_shard(shard: Shard, folder: str, threads: int = 1, advance: Callable[[
 
     What is there already is not written again. `advance` is called for each utterance.
     """
-    page = page_of(Path(folder), shard.file)
+    target, page = Path(folder) / shard.file, page_of(Path(folder), shard.file)
     found = read_page(page)
-    if found and found.crc32 == shard.crc32:
+    if found and found.crc32 == shard.crc32 and target.exists():
         for _ in shard.utterances:
             advance()
         return found
     num_samples, rejects = [], []
     serialise = example_serializer.ExampleSerializer(features().get_serialized_info()).serialize_example
-    with _published(Path(folder) / shard.file) as file, _published(index_file(folder, shard)) as index:
+    with _published(target) as file, _published(index_file(folder, shard)) as index:
         writer = array_record_module.ArrayRecordWriter(file, "group_size:1")
         # Without a name or time in it, so that the same utterances give the same bytes.
         with open(index, "wb") as packed, gzip.GzipFile("", "wb", fileobj=packed, mtime=0) as lines:
@@ -151,9 +152,8 @@ def index_file(folder: str | Path, shard: Shard) -> Path:
 
 def to_line(record: Record) -> bytes:
     """A record without its audio as a line of JSON."""
-    phones = {name: list(values) for name, values in record["phones"].items()}
     known = {name: value for name, value in record.items() if name in FEATURES and name != "audio"}
-    phones = {name: [int(each) if name != "symbol" else each for each in values] for name, values in phones.items()}
+    phones = {name: np.asarray(values).tolist() for name, values in record["phones"].items()}
     return json.dumps(known | {"phones": phones}, ensure_ascii=False).encode() + b"\n"
 
 
@@ -199,16 +199,11 @@ def _distinct(utterances: Sequence[Utterance]) -> Iterator[Utterance]:
     suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
     seen = set[str]()
     for utterance in utterances:
-        if suspects and hash(utterance.id) in suspects:
-            twice = functools.partial(_fail, f"duplicate: the id {utterance.id} occurs before")
-            yield utterance._replace(read=twice) if utterance.id in seen else utterance
+        if utterance.id in seen:
+            utterance = utterance._replace(read=rejected(f"duplicate: the id {utterance.id} occurs before"))
+        elif hash(utterance.id) in suspects:
             seen.add(utterance.id)
-        else:
-            yield utterance
-
-
-def _fail(reason: str, max_seconds: float):
-    raise AudioError(reason)
+        yield utterance
 
 
 def remove_leftovers(directory: Path) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from w2v2_jax.data.text import Vocabulary
+from w2v2_jax.decoding.greedy import Decoded
 
 CUE_CHARACTERS = 42
 """Most characters of a subtitle, which is one line, unless a single word has more."""
@@ -31,43 +31,28 @@ class Segment(NamedTuple):
     score: float
 
 
-def symbol_segments(
-    vocabulary: Vocabulary,
-    labels: Int[np.ndarray, " label"],
-    starts: Int[np.ndarray, " label"],
-    stops: Int[np.ndarray, " label"],
-    scores: Float[np.ndarray, " label"],
-    seconds_per_frame: float,
-) -> tuple[Segment, ...]:
+def symbol_segments(decoded: Decoded, vocabulary: Vocabulary, seconds_per_frame: float) -> tuple[Segment, ...]:
     """One segment for each character or phone; marks of word ends are left out.
 
-    Label i is heard from frame `starts[i]` up to, not including, `stops[i]` with a mean log probability of `scores[i]`
-    nats a frame, of which the segment has the exponential.
+    Its score is the exponential of the label's mean log probability a frame.
     """
-    written = [place for place, label in enumerate(labels) if label != vocabulary.word_end_id]
-    pieces = [slice(place, place + 1) for place in written]
-    return _segments(pieces, vocabulary, labels, starts, stops, scores, seconds_per_frame)
+    written = [place for place, label in enumerate(decoded.labels) if label != vocabulary.word_end_id]
+    return _segments([slice(place, place + 1) for place in written], decoded, vocabulary, seconds_per_frame)
 
 
-def word_segments(
-    vocabulary: Vocabulary,
-    labels: Int[np.ndarray, " label"],
-    starts: Int[np.ndarray, " label"],
-    stops: Int[np.ndarray, " label"],
-    scores: Float[np.ndarray, " label"],
-    seconds_per_frame: float,
-) -> tuple[Segment, ...]:
-    """One segment for each word, from its first label to its last; the arguments are those of `symbol_segments`.
+def word_segments(decoded: Decoded, vocabulary: Vocabulary, seconds_per_frame: float) -> tuple[Segment, ...]:
+    """One segment for each word, from its first label to its last.
 
     The score of a word is the geometric mean of the probabilities of its labels over all their frames. Where
     symbols are kept apart and no mark ends a word, as in phones, each symbol is a word.
     """
     if vocabulary.separator and not vocabulary.has_words:
-        return symbol_segments(vocabulary, labels, starts, stops, scores, seconds_per_frame)
+        return symbol_segments(decoded, vocabulary, seconds_per_frame)
+    labels = decoded.labels
     ends = np.flatnonzero(labels == vocabulary.word_end_id).tolist()
     bounds = zip([0, *(end + 1 for end in ends)], [*ends, len(labels)], strict=True)
     pieces = [slice(first, last) for first, last in bounds if vocabulary.decode(labels[first:last])]
-    return _segments(pieces, vocabulary, labels, starts, stops, scores, seconds_per_frame)
+    return _segments(pieces, decoded, vocabulary, seconds_per_frame)
 
 
 def subtitles(words: Iterable[Segment]) -> tuple[Segment, ...]:
@@ -148,14 +133,9 @@ def to_vtt(cues: Iterable[Segment]) -> str:
 
 
 def _segments(
-    pieces: Sequence[slice],
-    vocabulary: Vocabulary,
-    labels: Int[np.ndarray, " label"],
-    starts: Int[np.ndarray, " label"],
-    stops: Int[np.ndarray, " label"],
-    scores: Float[np.ndarray, " label"],
-    seconds_per_frame: float,
+    pieces: Sequence[slice], decoded: Decoded, vocabulary: Vocabulary, seconds_per_frame: float
 ) -> tuple[Segment, ...]:
+    labels, starts, stops, scores = decoded[:4]
     frames = stops - starts
     return tuple(
         Segment(

@@ -70,8 +70,10 @@ def shards_in(folder: str) -> tuple[tuple[str, str], ...]:
     has_own = len(parents) == len(patterns) and Path(folder) not in parents
     splits = [pattern.parent.name if has_own else PREFIX.match(pattern.stem)[0] for pattern in patterns]
     names = [re.sub(r"\W+", "_", split) for split in splits]
-    if not all(names) or len({*names}) < len(names) or not names:
-        there = ", ".join(map(str, patterns)) or "no .tar file"
+    if not patterns:
+        raise CorpusError(f"{folder} has no .tar file at any depth; give a folder that has")
+    if not all(names) or len({*names}) < len(names):
+        there = ", ".join(map(str, patterns))
         raise CorpusError(f"what splits there are in {folder} can't be told from {there}; give a pattern for each")
     return tuple(zip(names, map(str, patterns), strict=True))
 

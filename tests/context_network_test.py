@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from w2v2_jax.conformer import CarriedPositionalConv
 from w2v2_jax.context_network import (
     AdaptedPreNormLayer,
     AttentionAdapter,
@@ -179,10 +180,22 @@ def random_params(module):
 
 
 class Passing(nn.Module):
-    """In place of a layer: hands on what it is given."""
+    """In place of a layer: hands on what it is given, and a bit more."""
 
-    def __call__(self, x, valid):
-        return x
+    more: float = 0.0
+
+    def __call__(self, x, valid, dtype):
+        return x + jnp.array(self.more, dtype)
+
+
+def test_what_layers_add_is_summed_in_float32_also_under_bfloat16():
+    """Eight times 1/512 to numbers near 2: in bfloat16 each by itself would be rounded away."""
+    position = CarriedPositionalConv(4, 2)  # adds nothing
+    network = ContextNetwork(8, Passing(1 / 512), Identity, Identity, position, dropout=0.0, layer_drop=0.0)
+    twos = jnp.full(latents().shape, 2, jnp.bfloat16)
+    found = network.apply({"params": random_params(network)}, twos, valid_frames(13, 13, 13))
+    assert found.context.dtype == jnp.bfloat16 and (found.context == 2 + 8 / 512).all()
+    assert found.hidden.dtype == jnp.float32 and (found.hidden[1] == 2 + 1 / 512).all()
 
 
 @pytest.mark.parametrize("norm", [LayerNorm, Identity])
@@ -235,7 +248,7 @@ def test_each_dropout_of_a_layer_acts_in_its_place(kind, setting, silent, before
 def test_an_adapter_is_a_bottleneck_with_a_relu_on_what_layer_norm_leaves():
     adapter = AttentionAdapter(dim=5)
     x = 3 * latents() + 1
-    shapes = nn.unbox(jax.eval_shape(adapter.init, jax.random.key(0), x))["params"]
+    shapes = nn.unbox(jax.eval_shape(lambda: adapter.init(jax.random.key(0), x, x.dtype)))["params"]
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda shape: rng.normal(size=shape.shape).astype(np.float32), shapes)
     rows = np.float64(x)
@@ -243,7 +256,7 @@ def test_an_adapter_is_a_bottleneck_with_a_relu_on_what_layer_norm_leaves():
     normed = normed * params["norm"]["scale"] + params["norm"]["bias"]
     hidden = np.maximum(normed @ params["down"]["kernel"] + params["down"]["bias"], 0)
     expected = hidden @ params["up"]["kernel"] + params["up"]["bias"]
-    np.testing.assert_allclose(adapter.apply({"params": params}, x), expected, atol=1e-4)
+    np.testing.assert_allclose(adapter.apply({"params": params}, x, x.dtype), expected, atol=1e-4)
 
 
 def test_an_adapter_adds_to_the_output_of_a_pre_norm_layer_that_is_otherwise_the_same():
@@ -256,7 +269,7 @@ def test_an_adapter_adds_to_the_output_of_a_pre_norm_layer_that_is_otherwise_the
     }
     arguments = latents(), valid_frames(13, 9, 2)
     without = plain.apply({"params": {key: params[key] for key in params if key != "adapter"}}, *arguments)
-    expected = without + AttentionAdapter(5).apply({"params": adapter}, without)
+    expected = without + AttentionAdapter(5).apply({"params": adapter}, without, without.dtype)
     np.testing.assert_allclose(layer.apply({"params": params}, *arguments), expected, atol=1e-5)
 
 

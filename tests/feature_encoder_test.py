@@ -37,14 +37,19 @@ def group_norm_by_the_book(x, kernel, scale, bias):
     return (y - y.mean(axis=0)) / np.sqrt(y.var(axis=0) + 1e-5) * scale + bias
 
 
+@pytest.mark.parametrize("dtype, rounding", [("float32", 0), ("bfloat16", 2**-8)])
 @pytest.mark.parametrize("offset, loudness", [(0.0, 1.0), (30.0, 1.0), (0.0, 1e-3)])
-def test_group_norm_folded_into_the_kernel_equals_the_norm_after_the_convolution(offset, loudness):
+def test_group_norm_folded_into_the_kernel_equals_the_norm_after_the_convolution(offset, loudness, dtype, rounding):
+    """In bfloat16 too, where only what comes out is rounded."""
     x = loudness * noise(0, 1, 500, 1) + offset
     params = {"kernel": noise(1, 10, 1, 6), "norm": {"scale": noise(2, 6), "bias": noise(3, 6)}}
     clips = AudioBatch(jnp.array(x[..., 0]), jnp.array([500]))
-    y = GroupNormConv(6, 10, 5).apply({"params": jax.tree.map(jnp.array, params)}, jnp.array(x), clips)
+    arguments = jnp.array(x), clips, jnp.dtype(dtype)
+    y = GroupNormConv(6, 10, 5).apply({"params": jax.tree.map(jnp.array, params)}, *arguments)
+    assert y.dtype == dtype
     expected = group_norm_by_the_book(x[0, :, 0], params["kernel"], **params["norm"])
-    np.testing.assert_allclose(y[0], gelu(jnp.array(expected, jnp.float32)), atol=2e-4)
+    exact = gelu(jnp.array(expected, jnp.float32))
+    np.testing.assert_allclose(y[0].astype(jnp.float32), exact, atol=2e-4, rtol=rounding)
 
 
 ENCODERS = {

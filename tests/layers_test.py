@@ -36,6 +36,13 @@ def test_gelu_of_bfloat16_is_off_by_no_more_than_rounding_is_twice():
     assert (np.abs(np.float64(found.astype(jnp.float32)) - expected) <= np.maximum(unit, 1e-6)).all()
 
 
+def test_gelu_in_bfloat16_of_float32_rounds_only_what_comes_out():
+    x = jnp.linspace(-4, 4, 1001)
+    found, exact = gelu(x, jnp.bfloat16), np.float64(x) * normal_distribution(np.float64(x))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=0.005, atol=5e-6)
+
+
 def test_gradient_of_gelu_of_bfloat16_is_off_by_less_than_rounding():
     x = every_bfloat16()
     found = jax.vmap(jax.grad(gelu))(jnp.array(x)).astype(jnp.float32)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import glorot_uniform, ones, zeros
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from w2v2_jax.context_network import Context, FeedForward, PositionalConv, Valid
@@ -205,14 +206,15 @@ class ConvolutionModule(nn.Module):
             raise ValueError(f"a convolution of width {self.width} has no middle frame; make the width odd")
 
     @nn.compact
-    def __call__(self, x: Context, valid: Valid) -> Context:
+    def __call__(self, x: Context, valid: Valid, dtype: DTypeLike) -> Context:
         dim = x.shape[-1]
-        x = LayerNorm(name="norm")(x)
+        x = LayerNorm(name="norm")(x).astype(dtype)
         x = Linear((2 * dim,), ("embed", "mlp"), TORCH_INIT, use_bias=False, name="up")(x)
-        x, gate = jnp.split(x, 2, axis=-1)
+        # Between the linear maps in float32: little work, and many roundings otherwise.
+        x, gate = jnp.split(x.astype(jnp.float32), 2, axis=-1)
         x = jnp.where(valid[:, :, None], x * jax.nn.sigmoid(gate), 0)
         x = DepthwiseConv(self.width, name="depthwise")(x)
-        x = self.activation(FrozenBatchNorm(name="batch_norm")(x))
+        x = self.activation(FrozenBatchNorm(name="batch_norm")(x)).astype(dtype)
         x = Linear((dim,), ("mlp", "embed"), TORCH_INIT, use_bias=False, name="down")(x)
         return Dropout(self.dropout)(x)
 
@@ -236,19 +238,19 @@ class ConformerLayer(nn.Module):
     convolution_dropout: float = 0.1
 
     @nn.compact
-    def __call__(self, x: Context, valid: Valid) -> Context:
-        x = x + 0.5 * self._feed_forward("first_ffn", x)
+    def __call__(self, x: Context, valid: Valid, dtype: DTypeLike = jnp.float32) -> Context:
+        x = x + 0.5 * self._feed_forward("first_ffn", x, dtype)
         attention = self.attention(self.num_heads, self.attention_dropout, name="attention")
-        attended = attention(LayerNorm(name="attention_norm")(x), valid)
+        attended = attention(LayerNorm(name="attention_norm")(x).astype(dtype), valid)
         x = x + Dropout(self.attention_dropout)(attended)
         convolution = ConvolutionModule(self.width, self.activation, self.convolution_dropout, name="convolution")
-        x = x + convolution(x, valid)
-        x = x + 0.5 * self._feed_forward("second_ffn", x)
+        x = x + convolution(x, valid, dtype)
+        x = x + 0.5 * self._feed_forward("second_ffn", x, dtype)
         return LayerNorm(name="output_norm")(x)
 
-    def _feed_forward(self, name: str, x: Context) -> Context:
+    def _feed_forward(self, name: str, x: Context, dtype: DTypeLike) -> Context:
         feed_forward = FeedForward(self.ffn_dim, self.activation_dropout, self.activation, name=name)
-        return Dropout(self.dropout)(feed_forward(LayerNorm(name=f"{name}_norm")(x)))
+        return Dropout(self.dropout)(feed_forward(LayerNorm(name=f"{name}_norm")(x).astype(dtype)))
 
 
 class CarriedPositionalConv(PositionalConv):

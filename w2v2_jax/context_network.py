@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import normal, zeros
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from w2v2_jax.attention import attention
@@ -189,17 +190,17 @@ class _TransformerLayer(nn.Module):
 class PostNormLayer(_TransformerLayer):
     """Norms after the sums: BASE, and the paper's LARGE."""
 
-    def __call__(self, x: Context, valid: Valid) -> Context:
-        x = self.attention_norm(x + self.residual_dropout(self.attention(x, valid)))
-        return self.output_norm(x + self.residual_dropout(self.feed_forward(x)))
+    def __call__(self, x: Context, valid: Valid, dtype: DTypeLike = jnp.float32) -> Context:
+        x = self.attention_norm(x + self.residual_dropout(self.attention(x.astype(dtype), valid)))
+        return self.output_norm(x + self.residual_dropout(self.feed_forward(x.astype(dtype))))
 
 
 class PreNormLayer(_TransformerLayer):
     """Norms at the head of each branch: the published LARGE LV-60k."""
 
-    def __call__(self, x: Context, valid: Valid) -> Context:
-        x = x + self.residual_dropout(self.attention(self.attention_norm(x), valid))
-        return x + self.residual_dropout(self.feed_forward(self.output_norm(x)))
+    def __call__(self, x: Context, valid: Valid, dtype: DTypeLike = jnp.float32) -> Context:
+        x = x + self.residual_dropout(self.attention(self.attention_norm(x).astype(dtype), valid))
+        return x + self.residual_dropout(self.feed_forward(self.output_norm(x).astype(dtype)))
 
 
 class AttentionAdapter(nn.Module):
@@ -212,8 +213,9 @@ class AttentionAdapter(nn.Module):
     dim: int
 
     @nn.compact
-    def __call__(self, x: Context) -> Context:
-        hidden = nn.relu(Linear((self.dim,), ("embed", "mlp"), BERT_INIT, name="down")(LayerNorm(name="norm")(x)))
+    def __call__(self, x: Context, dtype: DTypeLike) -> Context:
+        x = LayerNorm(name="norm")(x).astype(dtype)
+        hidden = nn.relu(Linear((self.dim,), ("embed", "mlp"), BERT_INIT, name="down")(x))
         return Linear(x.shape[-1:], ("mlp", "embed"), BERT_INIT, name="up")(hidden)
 
 
@@ -226,13 +228,14 @@ class AdaptedPreNormLayer(PreNormLayer):
         super().setup()
         self.adapter = AttentionAdapter(self.adapter_dim)
 
-    def __call__(self, x: Context, valid: Valid) -> Context:
-        x = super().__call__(x, valid)
-        return x + self.adapter(x)
+    def __call__(self, x: Context, valid: Valid, dtype: DTypeLike = jnp.float32) -> Context:
+        x = super().__call__(x, valid, dtype)
+        return x + self.adapter(x, dtype)
 
 
 class Contextualised(NamedTuple):
-    """The representations, and the `hidden` states on the way to them: what went into the layers, and each's output."""
+    """The representations, and the `hidden` states on the way to them: what went into the layers, and each's output,
+    in float32."""
 
     context: Float[Array, "batch frame embed"]
     hidden: Float[Array, "state batch frame embed"]
@@ -247,6 +250,9 @@ class ContextNetwork(nn.Module):
     the layers (post-norm networks), `last_norm` behind them (pre-norm). `remat_policy` says what of a layer is kept
     for the backward pass, all else is computed again. `unroll` layers are compiled as one turn of the scan: a longer
     compilation buys a faster step. The hidden states cost nothing where nobody uses them.
+
+    Layers are called with the sum that they add to, with the valid frames, and with the `dtype` that they compute in,
+    that of the latents. The sum is in float32: rounded to bfloat16 it would lose part of what each layer adds.
     """
 
     num_layers: int = 12
@@ -269,10 +275,11 @@ class ContextNetwork(nn.Module):
     @nn.compact
     def __call__(self, x: Context, valid: Valid) -> Contextualised:
         x = place(jnp.where(valid[:, :, None], x, 0), "batch", "frame", None)
-        x = self.first_norm(name="first_norm")(x + self.position(x))
+        dtype = x.dtype
+        x = self.first_norm(name="first_norm")(x.astype(jnp.float32) + self.position(x))
         x = Dropout(self.dropout)(x)
         scanned = nn.scan(
-            nn.remat(self._run, policy=self.remat_policy, prevent_cse=False),
+            nn.remat(functools.partial(self._run, dtype), policy=self.remat_policy, prevent_cse=False),
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True, "layer_drop": True},
             in_axes=nn.broadcast,
@@ -281,13 +288,13 @@ class ContextNetwork(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layer"},
         )
         last, outputs = scanned(self.layer, x, valid)
-        return Contextualised(self.last_norm(name="last_norm")(last), jnp.concatenate([x[None], outputs]))
+        return Contextualised(self.last_norm(name="last_norm")(last).astype(dtype), jnp.concatenate([x[None], outputs]))
 
-    def _run(self, layer: nn.Module, x: Context, valid: Valid) -> tuple[Context, Context]:
+    def _run(self, dtype: DTypeLike, layer: nn.Module, x: Context, valid: Valid) -> tuple[Context, Context]:
         if self.layer_drop > 0 and layer.has_rng("layer_drop"):
             keep = jax.random.bernoulli(layer.make_rng("layer_drop"), 1 - self.layer_drop)
-            x = nn.cond(keep, lambda layer, x: layer(x, valid), lambda layer, x: x, layer, x)
+            x = nn.cond(keep, lambda layer, x: layer(x, valid, dtype), lambda layer, x: x, layer, x)
         else:
-            x = layer(x, valid)
+            x = layer(x, valid, dtype)
         x = place(x, "batch", "frame", None)
         return x, x

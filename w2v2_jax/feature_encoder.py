@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import ones, variance_scaling, zeros
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from w2v2_jax.batches import AudioBatch
@@ -36,9 +37,11 @@ class PlainConv(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "part time channel"], clips: AudioBatch) -> Float[Array, "part frame feature"]:
+    def __call__(
+        self, x: Float[Array, "part time channel"], clips: AudioBatch, dtype: DTypeLike
+    ) -> Float[Array, "part frame feature"]:
         kernel = self.param("kernel", logical(KERNEL_INIT, KERNEL_AXES), (self.width, x.shape[-1], self.features))
-        return gelu(conv1d(x, kernel, self.stride))
+        return gelu(conv1d(x.astype(dtype), kernel, self.stride))
 
 
 class LayerNormConv(nn.Module):
@@ -49,12 +52,14 @@ class LayerNormConv(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "part time channel"], clips: AudioBatch) -> Float[Array, "part frame feature"]:
+    def __call__(
+        self, x: Float[Array, "part time channel"], clips: AudioBatch, dtype: DTypeLike
+    ) -> Float[Array, "part frame feature"]:
         kernel = self.param("kernel", logical(KERNEL_INIT, KERNEL_AXES), (self.width, x.shape[-1], self.features))
         fan_in = self.width * x.shape[-1]
         bias = self.param("bias", logical(TORCH_INIT.bias(fan_in), ("channel",)), (self.features,))
-        y = conv1d(x, kernel, self.stride)
-        return gelu(LayerNorm("channel", name="norm")(y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)))
+        y = conv1d(x.astype(dtype), kernel, self.stride)
+        return gelu(LayerNorm("channel", name="norm")(y.astype(jnp.float32) + jnp.broadcast_to(bias, y.shape)), dtype)
 
 
 class GroupNormConv(nn.Module):
@@ -63,6 +68,7 @@ class GroupNormConv(nn.Module):
     Statistics are taken over the valid frames of whole clips, so that a padded clip gives what it gives by itself.
     There is one input channel: the statistics of every output channel follow from the mean and covariance of the
     frames of samples, in float32, and the norm becomes part of the kernel; no pass over the activations is spent on it.
+    Samples and kernel count as in float32 in any `dtype`: an error here would be in everything, and grow.
     """
 
     features: int
@@ -74,7 +80,9 @@ class GroupNormConv(nn.Module):
         return valid
 
     @nn.compact
-    def __call__(self, x: Float[Array, "part time 1"], clips: AudioBatch) -> Float[Array, "part frame feature"]:
+    def __call__(
+        self, x: Float[Array, "part time 1"], clips: AudioBatch, dtype: DTypeLike
+    ) -> Float[Array, "part frame feature"]:
         kernel = self.param("kernel", logical(KERNEL_INIT, KERNEL_AXES), (self.width, 1, self.features))[:, 0]
         scale, bias = _ScaleAndBias(name="norm")(self.features)
         mean, covariance = self._moments(clips)
@@ -82,8 +90,8 @@ class GroupNormConv(nn.Module):
         folded = kernel[None] * (scale[None] * jax.lax.rsqrt(variance + NORM_EPS))[:, None, :]
         mean, folded = (jnp.repeat(each, x.shape[0] // len(each), axis=0) for each in (mean, folded))
         centred = unfold(x[..., 0], self.width, self.stride).astype(jnp.float32) - mean
-        y = jnp.einsum("bwt,bwf->btf", centred.astype(x.dtype), folded.astype(x.dtype))
-        return gelu(y + jnp.broadcast_to(bias.astype(y.dtype), y.shape))
+        y = product_in_parts(centred, folded, dtype)
+        return gelu(y + jnp.broadcast_to(bias, y.shape), dtype)
 
     def _moments(self, clips: AudioBatch) -> tuple[Float[Array, "batch width 1"], Float[Array, "batch width width"]]:
         """Mean and covariance of the frames of samples of each clip."""
@@ -94,6 +102,28 @@ class GroupNormConv(nn.Module):
         mean = (frames * weight).sum(axis=2, keepdims=True)
         centred = frames - mean
         return mean, jnp.einsum("bwt,bvt->bwv", centred * weight, centred, precision="highest")
+
+
+def product_in_parts(
+    x: Float[Array, "batch width frame"], kernel: Float[Array, "batch width feature"], dtype: DTypeLike
+) -> Float[Array, "batch frame feature"]:
+    """The product of each row's frames and kernel, in float32, by one product of numbers of `dtype`.
+
+    A factor is what `dtype` can tell of it and the rest; that of both rests is too small to count. Three products of
+    `width` terms are one of 3 `width`: a matrix unit, which takes 128, needs no longer for it.
+    """
+    if dtype == jnp.float32:
+        return jnp.einsum("bwt,bwf->btf", x, kernel)
+    (x, x_rest), (kernel, kernel_rest) = _parts(x, dtype), _parts(kernel, dtype)
+    x, kernel = jnp.concatenate([x, x_rest, x], axis=1), jnp.concatenate([kernel, kernel, kernel_rest], axis=1)
+    return jnp.einsum("bwt,bwf->btf", x, kernel, preferred_element_type=jnp.float32)
+
+
+def _parts(x: Float[Array, "..."], dtype: DTypeLike) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    # Else XLA could take rounding and its reverse for nothing.
+    finfo = jnp.finfo(dtype)
+    rounded = jax.lax.reduce_precision(x, finfo.nexp, finfo.nmant)
+    return rounded.astype(dtype), (x - rounded).astype(dtype)
 
 
 class _ScaleAndBias(nn.Module):
@@ -139,7 +169,8 @@ class FeatureEncoder(nn.Module):
     Blocks work on each clip in `num_parts` parts of its time, which changes nothing but the speed: XLA for TPUs
     convolves some clips, if there aren't eight, by cutting them up itself, with copies around every layer; by its
     estimate the encoder and its gradient then take 67 ms for five clips of 15.6 s on a v5e chip, cut like this 12 ms.
-    Blocks are called with the parts and with the `AudioBatch` of whole clips that they are from.
+    Blocks are called with the parts, with the `AudioBatch` of whole clips that they are from, and with the `dtype` of
+    what they make.
     """
 
     layers: ConvLayers = PAPER_CONV_LAYERS
@@ -149,12 +180,12 @@ class FeatureEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, waveform: Float[Array, "batch sample"], num_samples: Int[Array, " batch"]
+        self, waveform: Float[Array, "batch sample"], num_samples: Int[Array, " batch"], dtype: DTypeLike = jnp.float32
     ) -> Float[Array, "batch frame feature"]:
         clips = AudioBatch(waveform, num_samples)
         x = cut(waveform, self.num_parts, self.layers)[:, :, None]
         makers = (self.first, *(self.rest,) * (len(self.layers) - 1))
         for i, (make, layer) in enumerate(zip(makers, self.layers, strict=True)):
-            x = place(make(*layer, name=f"block_{i}")(x, clips), "batch", "frame", None)
+            x = place(make(*layer, name=f"block_{i}")(x, clips, dtype), "batch", "frame", None)
         x = x.reshape(len(waveform), -1, x.shape[-1])[:, : num_frames(waveform.shape[1], self.layers)]
         return place(x, "batch", "frame", None)

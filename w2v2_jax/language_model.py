@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from w2v2_jax.adaptive_softmax import AdaptiveWords
@@ -66,19 +67,19 @@ class CausalLayer(nn.Module):
     activation_dropout: float = 0.1
 
     @nn.compact
-    def __call__(self, x: Contexts, valid: Bool[Array, "batch word"]) -> Contexts:
-        y = CausalAttention(self.num_heads, self.attention_dropout, name="attention")(LayerNorm(name="norm")(x))
-        x = x + Dropout(self.dropout)(y)
+    def __call__(self, x: Contexts, valid: Bool[Array, "batch word"], dtype: DTypeLike = jnp.float32) -> Contexts:
+        attention = CausalAttention(self.num_heads, self.attention_dropout, name="attention")
+        x = x + Dropout(self.dropout)(attention(LayerNorm(name="norm")(x).astype(dtype)))
         feed_forward = FeedForward(self.ffn_dim, self.activation_dropout, nn.relu, name="feed_forward")
-        return x + Dropout(self.dropout)(feed_forward(LayerNorm(name="output_norm")(x)))
+        return x + Dropout(self.dropout)(feed_forward(LayerNorm(name="output_norm")(x).astype(dtype)))
 
 
 class LanguageModel(nn.Module):
     """The log probability of each word of a sentence, in nats, given those before it.
 
     A sentence is its words and the mark of its end, which also stands for what is before the first word. Dropout acts
-    when a `dropout` key is passed. `dtype` is what the network computes in; parameters, norms and softmaxes stay in
-    float32.
+    when a `dropout` key is passed. `dtype` is what the network computes in; parameters, norms, softmaxes and
+    the sum that layers add to stay in float32.
     """
 
     words: AdaptiveWords

@@ -1,6 +1,6 @@
 """What the networks are made of: weights with named axes, norms in float32, dropout, gradient scaling.
 
-A layer computes in the precision of its input: the model casts the waveform once, and everything follows.
+What is here computes in the precision of its input.
 """
 
 import functools
@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer, normal, uniform, zeros
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from w2v2_jax.random_bytes import random_bytes
@@ -137,16 +138,17 @@ The greatest difference from artanh(erf(x / sqrt(2))) for 0 < x < 5.5, 0.0008, i
 """
 
 
-def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The exact GELU, x times the normal distribution function, as fairseq computes it.
+def gelu(x: Float[Array, "..."], dtype: DTypeLike | None = None) -> Float[Array, "..."]:
+    """The exact GELU, x times the normal distribution function, as fairseq computes it; in `dtype`, else that of `x`.
 
     In float32: in bfloat16 the sum 1 + erf would lose the negative tail. For results that are rounded to bfloat16 the
     erf is a fit that is off by less than the rounding; it is less work than erf.
     """
-    if x.dtype == jnp.bfloat16:
+    dtype = x.dtype if dtype is None else dtype
+    if dtype == jnp.bfloat16:
         return _bfloat16_gelu(x)
     x32 = x.astype(jnp.float32)
-    return (0.5 * x32 * (1 + jax.lax.erf(x32 * math.sqrt(0.5)))).astype(x.dtype)
+    return (0.5 * x32 * (1 + jax.lax.erf(x32 * math.sqrt(0.5)))).astype(dtype)
 
 
 @jax.custom_jvp
@@ -158,7 +160,7 @@ def _bfloat16_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def _bfloat16_gelu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # The rule for each operation would leave several arrays in float32 for the backward pass.
     value, slope = _gelu_and_slope(*primals)
-    return value, slope * tangents[0]
+    return value, slope * tangents[0].astype(slope.dtype)
 
 
 def _gelu_and_slope(x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
@@ -169,7 +171,7 @@ def _gelu_and_slope(x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[
     erf = jnp.tanh(x32 * (c1 + square * (c3 + square * (c5 + square * c7))))
     twice_density = (1 - erf * erf) * (c1 + square * (3 * c3 + square * (5 * c5 + square * (7 * c7))))
     value, slope = 0.5 * x32 * (1 + erf), 0.5 * (1 + erf + x32 * twice_density)
-    return value.astype(x.dtype), slope.astype(x.dtype)
+    return value.astype(jnp.bfloat16), slope.astype(jnp.bfloat16)
 
 
 def swish(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -22,8 +22,8 @@ class Encoded(NamedTuple):
     """What the network makes of a batch of waveforms.
 
     `latents` is the feature encoder's output z, `features` the same layer-normed (input of the quantizer),
-    `context` the context network's output c, `hidden` what went into its layers and the output of each, `valid` which
-    frames are real audio.
+    `context` the context network's output c, `hidden` what went into its layers and the output of each, always in
+    float32, `valid` which frames are real audio.
     """
 
     latents: Float[Array, "batch frame feature"]
@@ -37,8 +37,8 @@ class Wav2Vec2(nn.Module):
     """Waveforms to context representations; all that fine-tuning keeps of a pretrained model.
 
     A clip gives the same output alone and in any padded batch: samples beyond `num_samples` are never looked at.
-    `dtype` is what the networks compute in (parameters, norms and softmaxes stay in float32). Dropout acts when a
-    `dropout` key is passed, LayerDrop when a `layer_drop` key is.
+    `dtype` is what the networks compute in (parameters, norms, softmaxes and the sum that layers add to stay in
+    float32). Dropout acts when a `dropout` key is passed, LayerDrop when a `layer_drop` key is.
     """
 
     feature_encoder: nn.Module = FeatureEncoder()
@@ -75,8 +75,9 @@ class Wav2Vec2(nn.Module):
                 f"{self.receptive_field} samples; pad the batch to at least that"
             )
         valid = valid_mask(self.num_valid_frames(num_samples), masked.shape[1])
-        waveform = jnp.where(valid_mask(num_samples, waveform.shape[1]), waveform, 0).astype(self.dtype)
-        latents = scale_gradient(self.feature_encoder(waveform, num_samples), self.feature_gradient_scale)
+        waveform = jnp.where(valid_mask(num_samples, waveform.shape[1]), waveform, 0)
+        latents = self.feature_encoder(waveform, num_samples, jnp.dtype(self.dtype))
+        latents = scale_gradient(latents, self.feature_gradient_scale)
         features = LayerNorm("feature", name="feature_norm")(latents)
         x = Linear((self.embed_dim,), ("feature", "embed"), name="projection")(features)
         x = Dropout(self.input_dropout)(x)

@@ -32,7 +32,6 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 WEIGHTS = "model.safetensors"
 SAMPLES = 700
-BFLOAT16_ROUNDING = 2**-8
 
 
 class Drawn(NamedTuple):
@@ -134,15 +133,16 @@ def test_outputs_equal_those_of_transformers_for_clips_together_and_alone(drawn)
             np.testing.assert_allclose(ours[name][row], expected[0], rtol=1e-4, atol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize(
-    "drawn", ["Wav2Vec2Model", "Wav2Vec2ForSequenceClassification", "Wav2Vec2ConformerForCTC"], indirect=True
-)
-def test_outputs_in_bfloat16_are_those_of_transformers_in_float32_but_for_a_few_roundings(drawn):
+def test_outputs_in_bfloat16_are_those_of_transformers_in_float32_within_a_hundredth(drawn):
     batch = np.stack(tiny.waveforms(SAMPLES, SAMPLES))
     ours, theirs = our_outputs(in_bfloat16(drawn.ours), batch), their_outputs(drawn.theirs, batch)
     for name in theirs:
         difference = np.asarray(ours[name], np.float32) - theirs[name]
-        assert np.linalg.norm(difference) < 4 * BFLOAT16_ROUNDING * np.linalg.norm(theirs[name]), name
+        if name == "projected_quantized_states":  # of two entries that score about the same the other may be chosen
+            is_other = np.abs(difference).max(axis=-1) > 1e-3
+            assert is_other.mean() < 0.05
+            difference[is_other] = 0
+        assert np.linalg.norm(difference) < 0.01 * np.linalg.norm(theirs[name]), name
 
 
 CTC = {"conv_dim": [8, 8, 8], "conv_kernel": [10, 8, 4], "conv_stride": [5, 8, 4], "num_hidden_layers": 2}

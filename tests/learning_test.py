@@ -6,7 +6,7 @@ import pytest
 from w2v2_jax.optimizers import Adam, PolynomialDecay, TriStage
 from w2v2_jax.tasks import GumbelTemperature
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
 
 def pretraining():

@@ -68,6 +68,7 @@ def unbroken(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", EXPERIMENTS)
 def test_interrupted_run_ends_as_the_unbroken_one_to_the_last_bit(make, unbroken, tmp_path):
     data = make().train_data

@@ -1,4 +1,6 @@
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -6,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from w2v2_jax.data import corpora
 from w2v2_jax.data.audio import Phone, Recording, Utterance, decode_flac
 from w2v2_jax.data.corpora import CorpusError, default_data_dir, list_corpora, open_split
 from w2v2_jax.data.prepare import prepare
@@ -54,6 +57,37 @@ def test_every_record_comes_back_as_it_went_in(data_dir):
 def test_a_split_can_be_sent_to_a_worker(data_dir):
     split = pickle.loads(pickle.dumps(open_split("small", "train", data_dir)))
     assert split[2]["id"] == "u2"
+
+
+def test_a_corpus_that_goes_away_or_is_another_ends_those_who_read_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "WATCH_SECONDS", 0.0)
+    prepare(Source(), tmp_path, progress=False)
+    report = corpora.corpus_dir("small", tmp_path) / corpora.REPORT
+    os.utime(report, (1, 1))
+    split = pickle.loads(pickle.dumps(open_split("small", "train", tmp_path)))
+    assert split[0]["id"] == "u0"
+    shutil.rmtree(report.parent)
+    with pytest.raises(CorpusError, match="was prepared again or removed since it was opened; start again"):
+        split[1]
+    prepare(Source(), tmp_path, progress=False)
+    with pytest.raises(CorpusError, match="was prepared again or removed"):
+        split[1]
+    assert open_split("small", "train", tmp_path)[1]["id"] == "u1"
+
+
+def test_a_disk_that_does_not_answer_when_it_is_looked_after_ends_nothing(data_dir, monkeypatch):
+    split = open_split("small", "train", data_dir)
+    monkeypatch.setattr(type(split.watch), "_stamp", lambda watch: os.stat("/nowhere" * 99999))
+    split.watch.look()
+
+
+def test_a_shard_that_goes_away_is_told_from_damage(tmp_path):
+    prepare(Source(), tmp_path, progress=False)
+    split = open_split("small", "train", tmp_path)
+    split.watch.look_now_and_then()  # and not again when the record is read
+    shutil.rmtree(corpora.corpus_dir("small", tmp_path))
+    with pytest.raises(CorpusError, match="was prepared again or removed"):
+        split[1]
 
 
 def test_a_record_damaged_on_disk_is_an_error_that_says_which(tmp_path):

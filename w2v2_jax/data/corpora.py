@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import pathlib
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
@@ -35,6 +36,8 @@ REPORT = "report.json"
 """Written last: a corpus is there when this is."""
 INDEX = "index"
 """The folder of what is known of the utterances beside their sound, a file a shard."""
+WATCH_SECONDS = 5.0
+"""Between looks at whether a corpus is still the one that was opened: in a bucket each is a request."""
 
 
 @functools.cache
@@ -57,6 +60,40 @@ class Source(Protocol):
         """The utterances of every split, not read yet."""
 
 
+class Watch:
+    """Ends the use of a corpus that was prepared again, or removed, since it was opened."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._opened = self._stamp()
+        self._looked = -WATCH_SECONDS
+
+    def look_now_and_then(self) -> None:
+        """As `look`, where the last look is `WATCH_SECONDS` ago."""
+        if time.monotonic() - self._looked >= WATCH_SECONDS:
+            self.look()
+
+    def look(self) -> None:
+        """Raises `CorpusError` if the corpus isn't the one that was opened."""
+        self._looked = time.monotonic()
+        try:
+            stamp = self._stamp()
+        except OSError:  # of a bucket that doesn't answer now: that the corpus has changed is not said by it
+            return
+        if stamp != self._opened:
+            raise CorpusError(
+                f"the corpus in {self._directory} was prepared again or removed since it was opened; start again, with "
+                "a run of its own if the utterances are others"
+            )
+
+    def _stamp(self) -> tuple[int, int] | None:
+        try:
+            stat = (self._directory / REPORT).stat()
+        except FileNotFoundError:
+            return None
+        return stat.length, stat.mtime
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Random access to the records of one split; picklable, so that workers can read it.
@@ -67,6 +104,7 @@ class Split:
 
     name: str
     records: Sequence[Any]
+    watch: Watch
     index: tuple[Path, ...] = ()
 
     def without_audio(self) -> list[dict[str, Any]]:
@@ -82,9 +120,12 @@ class Split:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        """Raises `CorpusError` for a record that is damaged on disk, and for a corpus that has changed."""
+        self.watch.look_now_and_then()
         try:
             record = self.records[index]
-        except RuntimeError as error:  # of array_record, for bytes that its checksums don't vouch for
+        except RuntimeError as error:  # of array_record, for bytes that its checksums don't vouch for, or no file
+            self.watch.look()
             raise CorpusError(f"record {index} of {self.name} is damaged on disk; prepare the corpus again") from error
         words = {key: record[key].decode() for key in ("text", "speaker", "language", "id")}
         phones = {
@@ -129,7 +170,7 @@ def open_split(name: str, split: str, data_dir: str | pathlib.PurePath) -> Split
         raise CorpusError(f"split '{split}' of corpus '{name}' is empty; see {corpus_dir(name, data_dir)}/rejects.tsv")
     check_shards(corpus_dir(name, data_dir), split)
     index = tuple(sorted((corpus_dir(name, data_dir) / INDEX).glob(f"{split}-*.jsonl.gz")))
-    return Split(f"{name}/{split}", builder.as_data_source(split), index)
+    return Split(f"{name}/{split}", builder.as_data_source(split), Watch(corpus_dir(name, data_dir)), index)
 
 
 def check_shards(directory: Path, split: str) -> None:

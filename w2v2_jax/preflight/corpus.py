@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from w2v2_jax.data.corpora import INDEX, REPORT, CorpusError, Path, Split, corpus_dir, list_corpora, open_split
+from w2v2_jax.data.corpora import INDEX, REPORT, CorpusError, Path, Split, Watch, corpus_dir, list_corpora, open_split
 from w2v2_jax.data.mixtures import Known
 from w2v2_jax.data.records import Records
 from w2v2_jax.preflight.checks import Check, Verdict, search
@@ -48,7 +48,7 @@ def open_parts(name: str, split: str, data_dir: str | PurePath) -> list[Part]:
 
 def _part(directory: Path, split: str, builder: Any) -> Part:
     files = tuple(sorted((directory / INDEX).glob(f"{split}-*.jsonl.gz")))
-    records = Split(f"{builder.name}/{split}", builder.as_data_source(split), files)
+    records = Split(f"{builder.name}/{split}", builder.as_data_source(split), Watch(directory), files)
     try:
         known = records.without_audio()
     except (OSError, ValueError, EOFError, zlib.error) as error:

@@ -34,8 +34,10 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "given_experiment", raising=False)
+    # Tables as wide as these say, whatever terminal rich has found for an earlier test or finds now.
+    monkeypatch.setattr("rich._console", None)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("TERM", raising=False)  # a dumb terminal's tables are 80 wide, whatever COLUMNS says
+    monkeypatch.setenv("LINES", "50")
     Path("given_experiment.py").write_text(EXPERIMENT)
 
     def run(corpus, *arguments):

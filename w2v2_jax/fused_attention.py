@@ -71,15 +71,14 @@ def _call(
     dropout: float,
 ) -> list[PerHead]:
     batch, frames, num_heads, head_dim = arrays[0].shape
-    padding = -frames % LANES
-    arrays = tuple(
-        jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))).reshape(batch, -1, num_heads * head_dim) for x in arrays
-    )
-    # Blocks are whole rows of lanes, or the whole width.
+    # One axis for all heads: with short last axes XLA would lay the frames along the lanes.
+    arrays = tuple(x.reshape(batch, frames, num_heads * head_dim) for x in arrays)
+    # Blocks are whole rows of lanes, or the whole width. Their frames are a multiple of the lanes, with whatever beyond
+    # the last one that there is: to fill them up in memory would take longer than to leave it out in the kernels.
     together = LANES // head_dim if num_heads % (LANES // head_dim) == 0 else num_heads
-    block = pl.BlockSpec((1, frames + padding, together * head_dim), lambda row, heads, *_: (row, 0, heads))
+    block = pl.BlockSpec((1, frames + -frames % LANES, together * head_dim), lambda row, heads, *_: (row, 0, heads))
     results = pl.pallas_call(
-        functools.partial(kernel, head_dim=head_dim, dropout=dropout),
+        functools.partial(kernel, frames=frames, head_dim=head_dim, dropout=dropout),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(scalars),
             grid=(batch, num_heads // together),
@@ -90,7 +89,7 @@ def _call(
         cost_estimate=_cost(arrays, num_heads, num_results),
         name=kernel.__name__.strip("_"),
     )(*scalars, *arrays)
-    return [x.reshape(batch, frames + padding, num_heads, head_dim)[:, :frames] for x in results]
+    return [x.reshape(batch, frames, num_heads, head_dim) for x in results]
 
 
 def _cost(arrays: tuple[Array, ...], num_heads: int, num_results: int) -> pl.CostEstimate:
@@ -104,9 +103,11 @@ def _cost(arrays: tuple[Array, ...], num_heads: int, num_results: int) -> pl.Cos
     )
 
 
-def _forward_kernel(num_valid, seeds, heads, query, key, value, result, *, head_dim: int, dropout: float) -> None:
+def _forward_kernel(
+    num_valid, seeds, heads, query, key, value, result, *, frames: int, head_dim: int, dropout: float
+) -> None:
     for lanes in _heads(seeds, heads, query, head_dim):
-        keys, values = key[0, :, lanes], value[0, :, lanes]
+        keys, values = (_read(each, pl.ds(0, key.shape[1]), lanes, frames) for each in (key, value))
         for rows in _rows(query):
             weights, scale = _weights(query[0, rows, lanes], keys, num_valid)
             weights = jnp.where(_kept(weights.shape, dropout), weights, 0)
@@ -115,17 +116,30 @@ def _forward_kernel(num_valid, seeds, heads, query, key, value, result, *, head_
 
 
 def _backward_kernel(
-    num_valid, seeds, heads, query, key, value, gradient, to_query, to_key, to_value, *, head_dim: int, dropout: float
+    num_valid,
+    seeds,
+    heads,
+    query,
+    key,
+    value,
+    gradient,
+    to_query,
+    to_key,
+    to_value,
+    *,
+    frames: int,
+    head_dim: int,
+    dropout: float,
 ) -> None:
     unit = 1 / math.sqrt(head_dim)
     for lanes in _heads(seeds, heads, query, head_dim):
-        keys, values = key[0, :, lanes], value[0, :, lanes]
+        keys, values = (_read(each, pl.ds(0, key.shape[1]), lanes, frames) for each in (key, value))
         to_keys = to_values = jnp.zeros((head_dim, key.shape[1]), jnp.float32)
         for rows in _rows(query):
-            queries = query[0, rows, lanes]
+            queries, gradients = (_read(each, rows, lanes, frames) for each in (query, gradient))
             weights, scale = _weights(queries, keys, num_valid)
             kept = _kept(weights.shape, dropout)
-            scaled = (gradient[0, rows, lanes] * (scale / (1 - dropout))).astype(queries.dtype)
+            scaled = (gradients * (scale / (1 - dropout))).astype(queries.dtype)
             undropped = jnp.where(kept, weights, 0).astype(queries.dtype)
             to_weights = jnp.where(kept, _dot(scaled, values, 1, 1), 0)
             mean = (weights * to_weights).sum(axis=1, keepdims=True) * scale
@@ -143,6 +157,15 @@ def _heads(seeds, heads, query, head_dim: int):
     together = query.shape[2] // head_dim
     pltpu.prng_seed(seeds[pl.program_id(0)], heads[pl.program_id(1) * together])
     return [pl.ds(head * head_dim, head_dim) for head in range(together)]
+
+
+def _read(block, rows: pl.Slice, lanes: pl.Slice, frames: int) -> Float[Array, "frame head_dim"]:
+    """Some frames of a head, with zeros for those beyond the last: what a block has there may be no number."""
+    x = block[0, rows, lanes]
+    if rows.start + rows.size <= frames:
+        return x
+    frame = rows.start + jax.lax.broadcasted_iota(jnp.int32, x.shape, 0)
+    return jnp.where(frame < frames, x, jnp.zeros_like(x))
 
 
 def _rows(query):

@@ -22,6 +22,7 @@ from report import RESULTS, publish
 from w2v2_jax.commands.terminal import dataset
 from w2v2_jax.data.audio import SAMPLE_RATE
 from w2v2_jax.data.corpora import default_data_dir, open_split
+from w2v2_jax.data.records import columns
 from w2v2_jax.data.text import Vocabulary
 from w2v2_jax.decoding.beam import BeamSearch
 from w2v2_jax.decoding.greedy import best_path
@@ -51,9 +52,10 @@ def main() -> None:
     weights = Weights(options.lm_weight, options.word_score)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        emissions = store_emissions(recogniser, open_split(*options.dataset, options.data_dir), Path(folder))
-        seconds = sum(record["num_samples"] for record in emissions.known) / SAMPLE_RATE
-        references = [record["text"] for record in emissions.known]
+        records = open_split(*options.dataset, options.data_dir)
+        emissions = store_emissions(recogniser, records, Path(folder))
+        texts, num_samples = columns(records, "text", "num_samples")
+        seconds, references = num_samples.sum() / SAMPLE_RATE, texts[emissions.places].tolist()
         clips = list(emissions)
     for name, decode in decoders(recogniser.vocabulary, options.lm, weights):
         spent, rate = measure(decode, clips, references)

@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console, Group
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from w2v2_jax.data.audio import SAMPLE_RATE, Waveform, decode_record
-from w2v2_jax.data.records import Records, Selection, without_audio
+from w2v2_jax.data.records import Records, Selection, columns
 from w2v2_jax.data.text import TextError
 from w2v2_jax.decoding.phones import count_phones, count_spoken_phones
 from w2v2_jax.decoding.scoring import (
@@ -95,12 +95,12 @@ def make_report(
 
 def check_references(records: Records, counted: Mapping[str, Count]) -> None:
     """Raises ValueError for a text in which something can't be counted, such as phones in words."""
-    for record in without_audio(records):
+    for name, text in zip(*columns(records, "id", "text"), strict=True):
         for count in counted.values():
             try:
-                count(record["text"], "")
+                count(text, "")
             except ValueError as error:
-                raise ValueError(f"utterance {record['id']!r}: {error}") from error
+                raise ValueError(f"utterance {name!r}: {error}") from error
 
 
 def recognise(
@@ -123,10 +123,10 @@ def recognise(
         AudioError: for a damaged recording.
         WorkError: for a folder with parts of another corpus or setting.
     """
-    known = without_audio(records)
-    for record in known:
-        _check_spelling(recogniser, record["id"], record["text"])
-    parts = Parts(folder, known, setting)
+    ids, texts, num_samples = columns(records, "id", "text", "num_samples")
+    for name, text in zip(ids, texts, strict=True):
+        _check_spelling(recogniser, name, text)
+    parts = Parts(folder, ids, num_samples, setting)
     for part in _shown(parts.missing(share), "recognising", progress):
         found = recogniser.transcribe(_waveforms(Selection(records, parts.places(part))))
         with written(parts.file(part)) as unfinished:
@@ -135,17 +135,13 @@ def recognise(
 
 def recognised(records: Records, folder: Path, setting: str = "") -> tuple[Utterance, ...]:
     """What `recognise` kept in a folder, in the order of the records; all of its parts have to be there."""
-    known = without_audio(records)
-    parts = Parts(folder, known, setting)
-    hypotheses = np.empty(len(known), object)
+    ids, texts, speakers, num_samples = columns(records, "id", "text", "speaker", "num_samples")
+    parts = Parts(folder, ids, num_samples, setting)
+    hypotheses = np.empty(len(ids), object)
     for part in range(len(parts)):
         hypotheses[parts.places(part)] = json.loads(parts.file(part).read_text("utf-8"))
-    return tuple(
-        Utterance(
-            record["id"], record["text"], hypothesis, record["speaker"], float(record["num_samples"]) / SAMPLE_RATE
-        )
-        for record, hypothesis in zip(known, hypotheses, strict=True)
-    )
+    seconds = (num_samples / SAMPLE_RATE).tolist()
+    return tuple(map(Utterance, ids, texts, hypotheses, speakers, seconds))
 
 
 def evaluate_recogniser(
@@ -158,15 +154,14 @@ def evaluate_recogniser(
 
 
 class StoredEmissions(Sequence[Emissions]):
-    """Emissions of a corpus on disk, and the records without audio that they are of, in the same order."""
+    """Emissions of a corpus on disk, from its shortest utterance to its longest; `places` says where each stands."""
 
-    def __init__(self, parts: Parts, known: Sequence[Mapping[str, Any]]):
-        places = [place for part in range(len(parts)) for place in parts.places(part)]
-        self.known = [known[place] for place in places]
+    def __init__(self, parts: Parts):
+        self.places = np.array([place for part in range(len(parts)) for place in parts.places(part)], np.int64)
         self._parts = parts
 
     def __len__(self) -> int:
-        return len(self.known)
+        return len(self.places)
 
     def __getitem__(self, number: int) -> Emissions:
         part, place = divmod(range(len(self))[number], SIZE)
@@ -182,13 +177,12 @@ def store_emissions(
     recogniser: Recogniser, records: Records, folder: Path, setting: str = "", progress: bool = True
 ) -> StoredEmissions:
     """Emissions of a corpus, computed once and kept in `folder`; see `recognise`."""
-    known = without_audio(records)
-    parts = Parts(folder, known, setting)
+    parts = Parts(folder, *columns(records, "id", "num_samples"), setting)
     for part in _shown(parts.missing(), "emissions", progress):
         found = list(recogniser.emissions(_waveforms(Selection(records, parts.places(part)))))
         with written(parts.file(part)) as unfinished, unfinished.open("wb") as file:
             np.savez(file, *found)
-    return StoredEmissions(parts, known)
+    return StoredEmissions(parts)
 
 
 def _check_spelling(recogniser: Recogniser, name: str, text: str) -> None:

@@ -93,6 +93,11 @@ class DevSets:
         return {name: data.summary() for name, data in self.sets}
 
 
+def sets_of(data: Dataset | DevSets) -> tuple[DevSet, ...]:
+    """What there is to evaluate on; a dataset alone is a set without a name."""
+    return data.sets if isinstance(data, DevSets) else (DevSet("", data),)
+
+
 @runtime_checkable
 class Optimizer(Protocol):
     """How it is learned, given for how many steps."""

@@ -4,12 +4,11 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 
 SIZE = 64
 """Utterances of a part."""
@@ -22,17 +21,23 @@ class WorkError(ValueError):
 class Parts:
     """A corpus in parts of `SIZE` utterances of about equal length, with a file in `folder` for what is done of each.
 
-    `known` are its records without their audio, and `setting` says what the work depends on besides them.
+    Of its utterances `ids` and `num_samples` are given, and `setting` says what the work depends on besides them.
 
     Raises:
         WorkError: for a folder with work on another corpus or by another setting.
     """
 
-    def __init__(self, folder: Path, known: Sequence[Mapping[str, Any]], setting: str):
+    def __init__(
+        self,
+        folder: Path,
+        ids: Shaped[np.ndarray, " utterance"],
+        num_samples: Int[np.ndarray, " utterance"],
+        setting: str,
+    ):
         self._folder = folder
-        self._order = np.argsort([record["num_samples"] for record in known], kind="stable")
-        ids = [[each["id"], int(each["num_samples"])] for each in known]
-        ours = {"setting": setting, "corpus": hashlib.sha256(json.dumps(ids).encode()).hexdigest()}
+        self._order = np.argsort(num_samples, kind="stable")
+        told = json.dumps([*zip(ids, num_samples.tolist(), strict=True)])
+        ours = {"setting": setting, "corpus": hashlib.sha256(told.encode()).hexdigest()}
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "setting.json"
         if not file.exists():

@@ -18,7 +18,7 @@ from w2v2_jax.batches import Batch
 from w2v2_jax.checkpoints import Checkpoints, read_description
 from w2v2_jax.description import changes, describe
 from w2v2_jax.disk import naming_full_disk
-from w2v2_jax.experiment import Batches, Dataset, DevSets, Experiment, Metrics
+from w2v2_jax.experiment import Batches, Dataset, DevSets, Experiment, Metrics, sets_of
 from w2v2_jax.metrics import MetricWriter, Row, TrainingLog, merge
 from w2v2_jax.preemption import Preempted, Requested, preemption
 from w2v2_jax.processes import check_agreement
@@ -83,8 +83,8 @@ def evaluate(program: Program, params: PyTree, batches: Iterator[Batch], key: Ke
 
 def evaluate_sets(program: Program, params: PyTree, data: Dataset | DevSets, key: Key[Array, ""]) -> dict[str, float]:
     """Metrics over all of `data`, and those of each of several sets as `name/metric`."""
-    sets = {f"{name}/": each for name, each in data.sets} if isinstance(data, DevSets) else {"": data}
-    measured = {prefix: _measured(program, params, each.epoch(), key) for prefix, each in sets.items()}
+    prefixed = ((f"{name}/" if name else "", each) for name, each in sets_of(data))
+    measured = {prefix: _measured(program, params, each.epoch(), key) for prefix, each in prefixed}
     measured = {"": merge(*measured.values())} | measured
     return {f"{prefix}{name}": value for prefix, sums in measured.items() for name, value in _values(sums).items()}
 

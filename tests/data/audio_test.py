@@ -174,13 +174,21 @@ def test_a_waveform_beyond_full_scale_is_scaled_and_not_clipped():
 def test_a_slice_of_flac_is_the_slice_of_the_waveform():
     data = encode_flac(tone(2.0))
     whole = decode_flac(data)
-    np.testing.assert_array_equal(decode_flac(data, 12_345, 6_789), whole[12_345 : 12_345 + 6_789])
+    row = np.zeros(6_789, np.float32)
+    assert np.shares_memory(decode_flac(data, 12_345, row), row)
+    np.testing.assert_array_equal(row, whole[12_345 : 12_345 + 6_789])
     np.testing.assert_array_equal(decode_flac(data, 12_345), whole[12_345:])
+
+
+def test_what_is_shorter_than_its_row_leaves_the_rest_of_it_as_it_is():
+    row = np.full(50_000, 9, np.float32)
+    decoded = decode_flac(encode_flac(tone()), 6_000, row)
+    assert len(decoded) == 10_000 and (row[10_000:] == 9).all()
 
 
 def test_a_record_is_decoded_as_its_audio():
     data = encode_flac(tone())
-    np.testing.assert_array_equal(decode_record({"id": "u0", "audio": data}, 12, 345), decode_flac(data, 12, 345))
+    np.testing.assert_array_equal(decode_record({"id": "u0", "audio": data}, 12), decode_flac(data, 12))
 
 
 FLAC = encode_flac(tone())

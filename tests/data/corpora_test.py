@@ -77,8 +77,10 @@ def test_a_corpus_that_goes_away_or_is_another_ends_those_who_read_it(tmp_path, 
 
 def test_a_disk_that_does_not_answer_when_it_is_looked_after_ends_nothing(data_dir, monkeypatch):
     split = open_split("small", "train", data_dir)
-    monkeypatch.setattr(type(split.watch), "_stamp", lambda watch: os.stat("/nowhere" * 99999))
-    split.watch.look()
+    monkeypatch.setattr(type(split.watch), "_stamp", lambda watch: os.stat("n" * 999))
+    split.watch.look_now_and_then()
+    with pytest.raises(OSError):
+        split.watch.look()
 
 
 def test_a_shard_that_goes_away_is_told_from_damage(tmp_path):

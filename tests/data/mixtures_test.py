@@ -9,7 +9,7 @@ from utterances import Letters, Memory, numbers, take, utterance
 from w2v2_jax.data.buckets import Bucket, FixedBuckets
 from w2v2_jax.data.mixtures import AlphaShares, ByLanguage, FixedShares, Mixture, portions
 from w2v2_jax.data.pipeline import Clips, Transcribed
-from w2v2_jax.data.records import Mix, without_audio
+from w2v2_jax.data.records import Mix
 from w2v2_jax.description import build, describe
 from w2v2_jax.overrides import override
 
@@ -26,7 +26,7 @@ def told(name, *spoken):
 def shares_of(source):
     """The share of each portion, and the places in it, by its name."""
     records = source.records()
-    found = portions(records, without_audio(records), str(source))
+    found = portions(records, str(source))
     return {name: (pytest.approx(share), places.tolist()) for name, places, share in found}
 
 

@@ -4,7 +4,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from w2v2_jax.data.records import InLanguage, Mix, Selection, Subset, without_audio
+from w2v2_jax.data.records import InLanguage, Mix, Selection, Subset, columns
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,14 @@ def test_a_selection_has_the_records_at_its_indices():
     assert ids(Selection(Memory(5).records(), np.array([3, 0]))) == ["u3", "u0"]
 
 
-def test_what_is_known_of_an_utterance_leaves_out_its_sound():
-    assert without_audio(Memory(2).records())[1] == {"num_samples": 240_000, "text": "a", "id": "u1"}
+def test_columns_are_in_the_order_that_was_asked_for_lengths_as_numbers_and_texts_as_they_are():
+    texts, num_samples = columns(Memory(2).records(), "text", "num_samples")
+    assert num_samples.dtype == np.int64 and num_samples.tolist() == [240_000] * 2
+    assert texts.tolist() == ["a", "a"] and isinstance(texts[0], str)
+
+
+def test_of_no_records_columns_are_empty_and_still_of_their_kind():
+    assert [column.dtype for column in columns([], "num_samples", "id")] == [np.int64, object]
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,8 @@ class Indexed(list):
     def __getitem__(self, index):
         raise AssertionError
 
-    def without_audio(self):
-        return [{"id": f"i{number}"} for number in range(len(self))]
+    def columns(self, *names):
+        return tuple(np.array([f"{name}{number}" for number in range(len(self))], object) for name in names)
 
 
 @dataclass(frozen=True)
@@ -95,14 +101,15 @@ class Unindexed(Indexed):
     def __getitem__(self, index):
         return {"audio": b"", "id": f"u{index}"}
 
-    def without_audio(self):
-        return []
+    def columns(self, *names):
+        return None
 
 
 def test_what_is_kept_apart_from_sound_is_read_without_it():
     mixed = Mix((IndexedSource(), Memory(1))).records()
-    assert [record["id"] for record in without_audio(mixed)] == ["i0", "i1", "i2", "i3", "u0"]
-    assert without_audio(Selection(IndexedSource().records(), np.array([3, 1]))) == [{"id": "i3"}, {"id": "i1"}]
+    assert columns(mixed, "id")[0].tolist() == ["id0", "id1", "id2", "id3", "u0"]
+    chosen = columns(Selection(IndexedSource().records(), np.array([3, 1])), "text", "id")
+    assert [column.tolist() for column in chosen] == [["text3", "text1"], ["id3", "id1"]]
 
 
 def test_of_a_selection_from_a_corpus_with_nothing_kept_apart_no_more_is_read():
@@ -113,5 +120,5 @@ def test_of_a_selection_from_a_corpus_with_nothing_kept_apart_no_more_is_read():
             self.read.append(index)
             return super().__getitem__(index)
 
-    assert without_audio(Selection(Watched([None] * 9), np.array([7, 2]))) == [{"id": "u7"}, {"id": "u2"}]
+    assert columns(Selection(Watched([None] * 9), np.array([7, 2])), "id")[0].tolist() == ["u7", "u2"]
     assert sorted(Watched.read) == [2, 7]

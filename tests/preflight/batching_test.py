@@ -8,7 +8,7 @@ from w2v2_jax.data.corpora import CorpusError
 from w2v2_jax.data.pipeline import Clips, Transcribed
 from w2v2_jax.data.records import Corpus
 from w2v2_jax.data.text import LETTERS
-from w2v2_jax.experiment import Experiment
+from w2v2_jax.experiment import DevSet, DevSets, Experiment
 from w2v2_jax.optimizers import Adam, PolynomialDecay
 from w2v2_jax.preflight.batching import (
     Batching,
@@ -121,6 +121,15 @@ def test_what_a_run_would_end_with_is_an_error_and_the_other_data_is_checked(sou
     checks = checks_of(dataclasses.replace(TRANSCRIBED, source=source))
     assert checks["train: batches"].verdict == "error" and message in checks["train: batches"].cases[0]
     assert checks["valid: 1 process in step"].verdict == "sound"
+
+
+def test_several_dev_sets_are_each_looked_at_by_their_names():
+    damaged = dataclasses.replace(CLIPS, source=Corpus("missing", "train", "nowhere"))
+    checks = checks_of(CLIPS, DevSets((DevSet("german", CLIPS), DevSet("french", damaged))))
+    assert checks["valid german: 1 process in step"].verdict == "sound"
+    assert checks["valid french: batches"].verdict == "error"
+    with pytest.raises(ValueError, match="planted learns from Melodies"):
+        check_kinds(experiment(CLIPS, DevSets((DevSet("german", CLIPS), DevSet("sung", micro.Melodies())))))
 
 
 def test_data_of_another_kind_is_an_error_before_anything_is_read():

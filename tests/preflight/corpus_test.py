@@ -1,4 +1,5 @@
 import gzip
+import json
 import os
 import shutil
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 from planted import prepared, sound_corpus, wrong
 
-from w2v2_jax.data.corpora import INDEX, CorpusError, corpus_dir
+from w2v2_jax.data.corpora import INDEX, INDEXED, CorpusError, corpus_dir
 from w2v2_jax.preflight.audio_checks import audio_checks
 from w2v2_jax.preflight.corpus import index_check, open_parts, shard_check
 from w2v2_jax.preflight.scan import scan
@@ -107,9 +108,13 @@ def rewrite(file, change):
     file.write_bytes(gzip.compress(change(gzip.decompress(file.read_bytes()))))
 
 
+def packed_again(columns):
+    return b"\n".join(json.dumps(line).encode() for line in [INDEXED, *columns])
+
+
 def test_an_index_of_fewer_utterances_is_found(data_dir):
     [file] = (corpus_dir("given", data_dir) / INDEX).glob("train-*")
-    rewrite(file, lambda lines: b"".join(lines.splitlines(keepends=True)[:-1]))
+    rewrite(file, lambda lines: packed_again([values[:-1] for values in map(json.loads, lines.splitlines()[1:])]))
     assert found_in(data_dir)[0] == {"damaged index": ["train: 5 utterances in the index, 6 in the shards"]}
 
 

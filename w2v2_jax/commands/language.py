@@ -183,18 +183,20 @@ class _Sentences:
 
 def _transcripts(source: str, options: argparse.Namespace) -> Iterator[str]:
     from w2v2_jax.data.corpora import default_data_dir, open_split
-    from w2v2_jax.data.records import without_audio
+    from w2v2_jax.data.records import columns
 
     if source.count("/") != 1:
         raise ValueError(f"there is no file {source}, and it is no DATASET/SPLIT either")
-    records = without_audio(open_split(*dataset(source), options.data_dir or default_data_dir()))
-    return (record["text"] for record in records if options.language in (None, record["language"]))
+    records = open_split(*dataset(source), options.data_dir or default_data_dir())
+    told = zip(*columns(records, "text", "language"), strict=True)
+    return (text for text, language in told if options.language in (None, language))
 
 
 def tune(options: argparse.Namespace) -> int:
     """Looks for the best weights; writes them, a plot of the error rates and, of a beam search, every trial."""
     from w2v2_jax.analysis.surface import plot_surface
     from w2v2_jax.data.corpora import default_data_dir, open_split
+    from w2v2_jax.data.records import columns
     from w2v2_jax.evaluation import store_emissions
     from w2v2_jax.recognition import load_recogniser
 
@@ -209,7 +211,8 @@ def tune(options: argparse.Namespace) -> int:
     search = search_of(options, recogniser.vocabulary)
     records = open_split(*options.dataset, options.data_dir or default_data_dir())
     emissions = store_emissions(recogniser, records, options.workdir / "emissions", checkpoint)
-    references = [record["text"] for record in emissions.known]
+    (texts,) = columns(records, "text")
+    references = texts[emissions.places].tolist()
     if options.rescore:
         trials = _rescored_trials(options, search, emissions, references)
     else:

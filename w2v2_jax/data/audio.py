@@ -13,6 +13,7 @@ import soxr
 from jaxtyping import Float32
 
 Waveform = Float32[np.ndarray, " sample"]
+Buffer = Float32[np.ndarray, " room"]
 
 SAMPLE_RATE = 16_000
 MIN_SAMPLES = 400  # the receptive field of the feature encoder: less gives no frame at all
@@ -179,17 +180,17 @@ def encode_flac(waveform: Waveform) -> bytes:
     return buffer.getvalue()
 
 
-def decode_flac(data: bytes, start: int = 0, num_samples: int | None = None) -> Waveform:
-    """`num_samples` samples from sample `start` on, all that follow by default; only these are decoded."""
+def decode_flac(data: bytes, start: int = 0, buffer: Buffer | None = None) -> Waveform:
+    """The samples from sample `start` on; with a `buffer` as many as it has room for, right into it."""
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         file.seek(start)
-        return file.read(-1 if num_samples is None else num_samples, dtype="float32")
+        return file.read(dtype="float32", out=buffer)
 
 
-def decode_record(record: Mapping[str, Any], start: int = 0, num_samples: int | None = None) -> Waveform:
+def decode_record(record: Mapping[str, Any], start: int = 0, buffer: Buffer | None = None) -> Waveform:
     """`decode_flac` of the audio of a prepared utterance; an `AudioError` that names it if that is damaged."""
     try:
-        return decode_flac(record["audio"], start, num_samples)
+        return decode_flac(record["audio"], start, buffer)
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"damaged: the audio of utterance {record['id']!r} can't be decoded ({error.error_string.rstrip('.')}); "

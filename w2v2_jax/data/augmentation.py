@@ -172,7 +172,7 @@ def _noise(records: Records, num_samples: int, rng: np.random.Generator) -> Wave
         record = _drawn(records, rng)
         recorded = int(record["num_samples"])
         start = int(rng.integers(max(recorded - num_samples, 0) + 1))
-        piece = decode_record(record, start, min(num_samples, recorded))
+        piece = decode_record(record, start, np.empty(min(num_samples, recorded), np.float32))
         if _power(piece) >= MIN_RMS**2:
             return np.resize(piece, num_samples)
     raise AudioError(

@@ -1,5 +1,6 @@
 """Prepared corpora on disk: TFDS datasets whose audio is 16 kHz FLAC, written and read without TensorFlow."""
 
+import contextlib
 import dataclasses
 import functools
 import gzip
@@ -7,14 +8,16 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Shaped
 
 from w2v2_jax.data.audio import Utterance
+from w2v2_jax.data.remote import is_remote, naming_bucket
 
 Path = tfds.core.Path  # local or gs://
 VERSION = "1.0.0"
@@ -35,7 +38,9 @@ FEATURES = {
 REPORT = "report.json"
 """Written last: a corpus is there when this is."""
 INDEX = "index"
-"""The folder of what is known of the utterances beside their sound, a file a shard."""
+"""The folder of what is known of the utterances beside their sound, a file a shard: see `packed`."""
+INDEXED = ("num_samples", "text", "speaker", "language", "id")
+"""What is known of them there."""
 WATCH_SECONDS = 5.0
 """Between looks at whether a corpus is still the one that was opened: in a bucket each is a request."""
 
@@ -44,6 +49,32 @@ WATCH_SECONDS = 5.0
 def features() -> tfds.features.FeaturesDict:
     """What is in a record."""
     return tfds.features.FeaturesDict(FEATURES)
+
+
+Column = Shaped[np.ndarray, " _"]
+"""One field of many records: int64 for `num_samples`, str objects for others."""
+
+
+def column(name: str, values: Sequence[Any]) -> Column:
+    """The values of a field."""
+    return np.array(values, np.int64 if name == "num_samples" else object)
+
+
+def packed(records: Sequence[Mapping[str, Any]]) -> bytes:
+    """What is known of records: a line for the names of the fields, then one for the values of each, in JSON, gzipped.
+
+    So a field of millions of records is read without the others, and without an object for each record.
+    """
+    lines = [INDEXED, *([record[name] for record in records] for name in INDEXED)]
+    # Without a time in it, so that the same utterances give the same bytes.
+    return gzip.compress(b"\n".join(json.dumps(line, ensure_ascii=False).encode() for line in lines), mtime=0)
+
+
+def unpacked(data: bytes, names: Sequence[str]) -> list[Column]:
+    """The fields `names` of what `packed` gave."""
+    first, *lines = gzip.decompress(data).split(b"\n")
+    line_of = dict(zip(json.loads(first), lines, strict=True))
+    return [column(name, json.loads(line_of[name])) for name in names]
 
 
 class CorpusError(ValueError):
@@ -69,17 +100,16 @@ class Watch:
         self._looked = -WATCH_SECONDS
 
     def look_now_and_then(self) -> None:
-        """As `look`, where the last look is `WATCH_SECONDS` ago."""
+        """As `look`, where the last look is `WATCH_SECONDS` ago; what doesn't answer now may do so the next time."""
         if time.monotonic() - self._looked >= WATCH_SECONDS:
-            self.look()
+            with contextlib.suppress(OSError):
+                self.look()
 
     def look(self) -> None:
-        """Raises `CorpusError` if the corpus isn't the one that was opened."""
+        """Raises `CorpusError` if the corpus isn't the one that was opened, OSError if nobody can tell."""
         self._looked = time.monotonic()
-        try:
+        with naming_bucket(self._directory):
             stamp = self._stamp()
-        except OSError:  # of a bucket that doesn't answer now: that the corpus has changed is not said by it
-            return
         if stamp != self._opened:
             raise CorpusError(
                 f"the corpus in {self._directory} was prepared again or removed since it was opened; start again, with "
@@ -107,14 +137,11 @@ class Split:
     watch: Watch
     index: tuple[Path, ...] = ()
 
-    def without_audio(self) -> list[dict[str, Any]]:
-        """All records but their sound, which are kept in files of their own beside it."""
-
-        def read(file: Path) -> list[dict[str, Any]]:
-            return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
-
+    def columns(self, *names: str) -> tuple[Column, ...] | None:
+        """The fields `names` of all records, from the files beside the sound; None if there are no such files."""
         with ThreadPoolExecutor() as threads:
-            return [record for part in threads.map(read, self.index) for record in part]
+            shards = [*threads.map(lambda file: unpacked(file.read_bytes(), names), self.index)]
+        return tuple(np.concatenate(parts) for parts in zip(*shards, strict=True)) if shards else None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -155,7 +182,20 @@ def list_corpora(data_dir: str | pathlib.PurePath) -> list[str]:
 
 
 def open_split(name: str, split: str, data_dir: str | pathlib.PurePath) -> Split:
-    """The records of a split of a prepared corpus, or a `CorpusError` that lists what there is instead."""
+    """The records of a split of a prepared corpus.
+
+    Raises:
+        CorpusError: where it isn't there, which lists what there is instead, is damaged, or in a bucket that isn't
+            Google's: its shards can be read from a disk only.
+        UnreachableError: for a bucket that doesn't answer.
+    """
+    with naming_bucket(data_dir):
+        return _open_split(name, split, data_dir)
+
+
+def _open_split(name: str, split: str, data_dir: str | pathlib.PurePath) -> Split:
+    if is_remote(data_dir) and not os.fspath(data_dir).startswith("gs://"):
+        raise CorpusError(f"records can't be read from {data_dir}, only from gs:// and disks; mount it, or copy it")
     if name not in list_corpora(data_dir):
         present = ", ".join(list_corpora(data_dir)) or "none"
         raise CorpusError(
@@ -169,8 +209,13 @@ def open_split(name: str, split: str, data_dir: str | pathlib.PurePath) -> Split
     if splits[split] == 0:
         raise CorpusError(f"split '{split}' of corpus '{name}' is empty; see {corpus_dir(name, data_dir)}/rejects.tsv")
     check_shards(corpus_dir(name, data_dir), split)
-    index = tuple(sorted((corpus_dir(name, data_dir) / INDEX).glob(f"{split}-*.jsonl.gz")))
-    return Split(f"{name}/{split}", builder.as_data_source(split), Watch(corpus_dir(name, data_dir)), index)
+    watch, index = Watch(corpus_dir(name, data_dir)), index_files(corpus_dir(name, data_dir), split)
+    return Split(f"{name}/{split}", builder.as_data_source(split), watch, index)
+
+
+def index_files(directory: Path, split: str) -> tuple[Path, ...]:
+    """What is known beside the sound, in the order of the shards; none for a corpus that was prepared without."""
+    return tuple(sorted((directory / INDEX).glob(f"{split}-?????-of-?????.json.gz")))
 
 
 def check_shards(directory: Path, split: str) -> None:

@@ -9,7 +9,7 @@ training is a matter of shares: an evaluation takes every utterance once.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -17,10 +17,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from w2v2_jax.data.audio import SAMPLE_RATE
-from w2v2_jax.data.records import Concatenation, Records, RecordSource, without_audio
-
-Known = Sequence[Mapping[str, Any]]
-"""Records without their audio."""
+from w2v2_jax.data.corpora import Column
+from w2v2_jax.data.records import Concatenation, Records, RecordSource, columns
 
 # From the hours of audio of each part to its share of the utterances that are drawn, in proportion.
 Shares = Callable[[Float[np.ndarray, " part"]], Float[np.ndarray, " part"]]
@@ -75,15 +73,15 @@ class Portion(NamedTuple):
 class Portioned(Protocol):
     """Records of which some are drawn more often than others."""
 
-    def portions(self, known: Known) -> tuple[Portion, ...]:
-        """Every record in one portion, shares adding up to 1; `known` are the records without audio."""
+    def portions(self) -> tuple[Portion, ...]:
+        """Every record in one portion, shares adding up to 1."""
 
 
-def portions(records: Records, known: Known, name: str) -> tuple[Portion, ...]:
+def portions(records: Records, name: str) -> tuple[Portion, ...]:
     """What is drawn how often of the records of the source `name`: all of them alike, unless they say otherwise."""
     if isinstance(records, Portioned):
-        return records.portions(known)
-    return (Portion(name, np.arange(len(known)), 1.0),)
+        return records.portions()
+    return (Portion(name, np.arange(len(records)), 1.0),)
 
 
 @dataclass(frozen=True)
@@ -122,15 +120,16 @@ class _Mixed(Concatenation):
         super().__init__(parts)
         self._sources, self._shares = sources, shares
 
-    def portions(self, known: Known) -> tuple[Portion, ...]:
+    def portions(self) -> tuple[Portion, ...]:
         starts = np.cumsum([0, *map(len, self._parts)])[:-1]
         names = [str(source) for source in self._sources]
-        of_parts = [known[start : start + len(part)] for start, part in zip(starts, self._parts, strict=True)]
-        shares = _checked(self._shares, names, of_parts)
+        shares = _checked(
+            self._shares, names, [column for part in self._parts for column in columns(part, "num_samples")]
+        )
         return tuple(
             Portion(portion.name, start + portion.places, float(share) * portion.share)
-            for start, share, *part in zip(starts, shares, self._parts, of_parts, names, strict=True)
-            for portion in portions(*part)
+            for start, share, part, name in zip(starts, shares, self._parts, names, strict=True)
+            for portion in portions(part, name)
         )
 
 
@@ -144,26 +143,26 @@ class _Languages:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._records[index]
 
-    def without_audio(self) -> list[dict[str, Any]]:
-        return without_audio(self._records)
+    def columns(self, *names: str) -> tuple[Column, ...]:
+        return columns(self._records, *names)
 
-    def portions(self, known: Known) -> tuple[Portion, ...]:
-        spoken = np.array([record["language"] for record in known], dtype=object)
-        for place in np.flatnonzero(spoken == ""):
+    def portions(self) -> tuple[Portion, ...]:
+        spoken, num_samples, ids = columns(self._records, "language", "num_samples", "id")
+        for name in ids[spoken == ""]:
             raise ValueError(
-                f"utterance {known[place]['id']!r} of {self._name} has no language; prepare the corpus with one, or "
-                "give a share to the whole corpus"
+                f"utterance {name!r} of {self._name} has no language; prepare the corpus with one, or give a share to "
+                "the whole corpus"
             )
         languages = sorted(set(spoken))
         places = [np.flatnonzero(spoken == language) for language in languages]
         names = [f"{language} of {self._name}" for language in languages]
-        shares = _checked(self._shares, names, [[known[place] for place in each] for each in places])
+        shares = _checked(self._shares, names, [num_samples[each] for each in places])
         return tuple(Portion(*each) for each in zip(names, places, map(float, shares), strict=True))
 
 
-def _checked(shares: Shares, names: Sequence[str], parts: Sequence[Known]) -> Float[np.ndarray, " part"]:
+def _checked(shares: Shares, names: Sequence[str], num_samples: Sequence[Column]) -> Float[np.ndarray, " part"]:
     """The share of each part, once it is sure that all have something to give."""
-    hours = np.array([sum(record["num_samples"] for record in part) for part in parts]) / SAMPLE_RATE / 3600
+    hours = np.array([each.sum() for each in num_samples]) / SAMPLE_RATE / 3600
     for name, part_hours in zip(names, hours, strict=True):
         if not part_hours:
             raise ValueError(f"{name} has no utterances; leave it out of the mixture")

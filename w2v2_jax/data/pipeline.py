@@ -24,6 +24,7 @@ from w2v2_jax.batches import AudioBatch, LabeledBatch
 from w2v2_jax.data import audio
 from w2v2_jax.data.augmentation import Augmentation, lengths_after
 from w2v2_jax.data.buckets import Bucketing, fits
+from w2v2_jax.data.corpora import Column
 from w2v2_jax.data.iterators import (
     BatchIterator,
     Host,
@@ -37,7 +38,7 @@ from w2v2_jax.data.iterators import (
     this_host,
 )
 from w2v2_jax.data.mixtures import Portion, portions
-from w2v2_jax.data.records import Records, RecordSource, Selection, without_audio
+from w2v2_jax.data.records import Records, RecordSource, Selection, columns
 from w2v2_jax.data.rows import BucketRows, altered, crop_of, first_clip, padded, random_clip
 
 log = logging.getLogger(__name__)
@@ -109,8 +110,7 @@ class Clips:
 
     def summary(self) -> dict[str, Any]:
         """How many utterances of which lengths there are, in which shares, and the shape of a batch."""
-        num_samples = self._lengths_and_portions[0]
-        long_enough = num_samples[num_samples >= self.min_samples]
+        long_enough = self._num_samples[self._num_samples >= self.min_samples]
         return {**_summary(long_enough, self._portions), "batches": [[self.batch_size, self.num_samples]]}
 
     @functools.cached_property
@@ -118,15 +118,14 @@ class Clips:
         return self.source.records()
 
     @functools.cached_property
-    def _lengths_and_portions(self) -> tuple[Int[np.ndarray, " utterance"], tuple[Portion, ...]]:
+    def _num_samples(self) -> Int[np.ndarray, " utterance"]:
         """Of all utterances."""
-        known = without_audio(self._records)
-        return _lengths(known), portions(self._records, known, str(self.source))
+        return columns(self._records, "num_samples")[0]
 
     @functools.cached_property
     def _portions(self) -> tuple[Portion, ...]:
         """Of the utterances that are long enough."""
-        num_samples, everything = self._lengths_and_portions
+        num_samples, everything = self._num_samples, portions(self._records, str(self.source))
         long_enough = num_samples >= self.min_samples
         for name, places, _ in everything:
             if not long_enough[places].any():
@@ -197,8 +196,9 @@ class Transcribed:
 
     def summary(self) -> dict[str, Any]:
         """How many utterances of which lengths there are, in which shares, and the buckets."""
+        _, _, num_samples = self._known
         return {
-            **_summary(_lengths(self._known), self._portions),
+            **_summary(num_samples, self._portions),
             "labels": _checksum(np.array([len(labels) for labels in self._labels])),
             "batches": [list(rows.shape) for rows in self._rows],
         }
@@ -212,20 +212,21 @@ class Transcribed:
         return self.source.records()
 
     @functools.cached_property
-    def _known(self) -> list[dict[str, Any]]:
-        return without_audio(self._records)
+    def _known(self) -> tuple[Column, ...]:
+        return columns(self._records, "id", "text", "num_samples")
 
     @functools.cached_property
     def _portions(self) -> tuple[Portion, ...]:
-        return portions(self._records, self._known, str(self.source))
+        return portions(self._records, str(self.source))
 
     @functools.cached_property
     def _labels(self) -> list[Int[np.ndarray, " _"]]:
-        return [_encode(self.vocabulary, record) for record in self._known]
+        ids, texts, _ = self._known
+        return [_encode(self.vocabulary, name, text) for name, text in zip(ids, texts, strict=True)]
 
     @functools.cached_property
     def _rows(self) -> tuple[BucketRows, ...]:
-        num_samples = _lengths(self._known)
+        ids, _, num_samples = self._known
         if not len(num_samples):
             raise ValueError(f"{self.source} has no utterances; give another source")
         num_labels = np.array([len(labels) for labels in self._labels])
@@ -235,7 +236,7 @@ class Transcribed:
         for place in np.flatnonzero((fewest < audio.MIN_SAMPLES) | ~fitting.any(axis=1)):
             augmented = f" ({fewest[place]} to {most[place]} augmented)" if self.augment else ""
             raise ValueError(
-                f"utterance {self._known[place]['id']!r} has {num_samples[place]} samples{augmented} and "
+                f"utterance {ids[place]!r} has {num_samples[place]} samples{augmented} and "
                 f"{num_labels[place]} labels; it needs at least {audio.MIN_SAMPLES} samples and to fit in one of "
                 f"{buckets}: leave it out or add a larger bucket"
             )
@@ -270,15 +271,11 @@ def _checksum(numbers: Int[np.ndarray, " _"]) -> int:
     return zlib.crc32(numbers.astype(np.int64).tobytes())
 
 
-def _lengths(records: list[dict[str, Any]]) -> Int[np.ndarray, " utterance"]:
-    return np.array([record["num_samples"] for record in records], dtype=np.int64)
-
-
-def _encode(vocabulary: LabelEncoder, record: dict[str, Any]) -> Int[np.ndarray, " label"]:
+def _encode(vocabulary: LabelEncoder, name: str, text: str) -> Int[np.ndarray, " label"]:
     try:
-        return vocabulary.encode(record["text"]).astype(np.int32)
+        return vocabulary.encode(text).astype(np.int32)
     except ValueError as error:
-        raise ValueError(f"utterance {record['id']!r}: {error}") from error
+        raise ValueError(f"utterance {name!r}: {error}") from error
 
 
 def _audio_batch(columns: Row) -> AudioBatch:

@@ -21,11 +21,13 @@ from rich.table import Table
 
 from w2v2_jax.data.audio import SAMPLE_RATE, Utterance
 from w2v2_jax.data.corpora import REPORT, VERSION, CorpusError, Path, Source, corpus_dir, features
+from w2v2_jax.data.remote import naming_bucket
 from w2v2_jax.data.shards import (
     PAGES,
     Reject,
     Shard,
     Written,
+    local_folder,
     num_shards,
     page_of,
     read_page,
@@ -163,16 +165,17 @@ def prepare(
     A bad utterance is rejected with its reason and never stops the others; longer than `max_seconds` is one such
     reason. A corpus that is there already is left alone. A run that was killed can simply be run again: shards that it
     wrote stay; two at a time are not foreseen. Raises `CorpusError` if nothing is left, or if the name is taken by a
-    corpus from another source; `DiskFullError`.
+    corpus from another source; `DiskFullError`; `UnreachableError` for a bucket.
     """
     console = Console(quiet=not progress, stderr=True)
     _check_name(source.name)
     directory = corpus_dir(source.name, data_dir)
-    if (directory / REPORT).exists():
-        report = _same_source(read_report(directory), source, max_seconds)
-        console.print(f"{source.name} is prepared already")
-    else:
-        report = _write(source, directory, console, max_seconds, runner)
+    with naming_bucket(directory):
+        if (directory / REPORT).exists():
+            report = _same_source(read_report(directory), source, max_seconds)
+            console.print(f"{source.name} is prepared already")
+        else:
+            report = _write(source, directory, console, max_seconds, runner)
     console.print(report.table())
     return report
 
@@ -210,7 +213,7 @@ def _write(source: Source, directory: Path, console: Console, max_seconds: float
     _begin(directory, {"source": repr(source), "max_seconds": max_seconds}, console)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("utterances")
     bars = Progress(*columns, TimeRemainingColumn(), console=console)
-    with bars, naming_full_disk(directory, f"the corpus {source.name}"):
+    with bars, naming_full_disk(local_folder(directory), f"the corpus {source.name}"):
         runner(work, Bars(source.name, sizes, bars))
         return _finish(work, directory)
 

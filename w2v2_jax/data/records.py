@@ -3,6 +3,7 @@
 A record is a dict with at least `audio` (FLAC bytes), `num_samples`, `text` and `id`.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from jaxtyping import Int
 
 from w2v2_jax.data import corpora
 from w2v2_jax.data.audio import SAMPLE_RATE
+from w2v2_jax.data.corpora import Column, column
 
 
 @runtime_checkable
@@ -28,8 +30,8 @@ class Records(Protocol):
 class Indexed(Protocol):
     """Records of which everything but the sound is kept apart, where it is quickly read."""
 
-    def without_audio(self) -> list[dict[str, Any]]:
-        """All records but their sound; none where nothing was kept."""
+    def columns(self, *names: str) -> tuple[Column, ...] | None:
+        """The fields `names` of all records; None where they are not kept apart."""
 
 
 @runtime_checkable
@@ -86,7 +88,7 @@ class InLanguage:
     def records(self) -> Records:
         """Raises ValueError if there are none."""
         records = self.source.records()
-        languages = np.array([record["language"] for record in without_audio(records)], dtype=object)
+        (languages,) = columns(records, "language")
         if self.language not in languages:
             raise ValueError(
                 f"{self.source} has nothing in {self.language!r} (it has: {', '.join(sorted(set(languages)))}); give "
@@ -118,10 +120,10 @@ class Selection:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._records[int(self._indices[index])]
 
-    def without_audio(self) -> list[dict[str, Any]]:
-        """The records but their sound, where that is kept apart."""
-        known = _kept_apart(self._records)
-        return [known[index] for index in self._indices] if known else []
+    def columns(self, *names: str) -> tuple[Column, ...] | None:
+        """The fields `names` of the chosen records, where they are kept apart."""
+        found = _kept_apart(self._records, names)
+        return found and tuple(column[self._indices] for column in found)
 
 
 class Concatenation:
@@ -140,28 +142,27 @@ class Concatenation:
         part = int(np.searchsorted(self._ends, index, side="right"))
         return self._parts[part][int(index - self._ends[part] + len(self._parts[part]))]
 
-    def without_audio(self) -> list[dict[str, Any]]:
-        """All records but their sound."""
-        return [record for part in self._parts for record in without_audio(part)]
+    def columns(self, *names: str) -> tuple[Column, ...]:
+        """The fields `names` of all records, part after part."""
+        of_parts = [columns(part, *names) for part in self._parts]
+        return tuple(np.concatenate(column) for column in zip(*of_parts, strict=True))
 
 
-def without_audio(records: Records) -> list[dict[str, Any]]:
-    """What is known of every utterance but its sound.
+def columns(records: Records, *names: str) -> tuple[Column, ...]:
+    """The fields `names`, such as num_samples, text, speaker, language or id, of every record.
 
-    Reads the whole source once, so its size sets the time, where that isn't kept apart as in a prepared corpus.
+    Reads the whole source once, so its size sets the time, where they aren't kept apart as in a prepared corpus.
     """
-    return _kept_apart(records) or _stripped(records)
+    return _kept_apart(records, names) or _read(records, names)
 
 
-def _kept_apart(records: Records) -> list[dict[str, Any]]:
-    known = records.without_audio() if isinstance(records, Indexed) else []
+def _kept_apart(records: Records, names: Sequence[str]) -> tuple[Column, ...] | None:
+    found = records.columns(*names) if isinstance(records, Indexed) else None
     # A corpus that was prepared before there was such a thing has none of it.
-    return known if len(known) == len(records) else []
+    return found if found and len(found[0]) == len(records) else None
 
 
-def _stripped(records: Records) -> list[dict[str, Any]]:
-    def strip(index: int) -> dict[str, Any]:
-        return {name: value for name, value in records[index].items() if name != "audio"}
-
+def _read(records: Records, names: Sequence[str]) -> tuple[Column, ...]:
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(strip, range(len(records))))
+        rows = [*threads.map(lambda index: [records[index][name] for name in names], range(len(records)))]
+    return tuple(column(name, [row[number] for row in rows]) for number, name in enumerate(names))

@@ -15,8 +15,8 @@ from w2v2_jax.data.iterators import Row
 from w2v2_jax.data.mixtures import Portion
 from w2v2_jax.data.records import Records
 
-# A crop of a record's waveform, given its first sample and its greatest length.
-Crop = Callable[[dict[str, Any], int, int], audio.Waveform]
+# A row with a part of a record's waveform, given the part's first sample and the samples of the row.
+Crop = Callable[[dict[str, Any], int, int], Row]
 
 
 def crop_of(normalise: bool) -> Crop:
@@ -24,24 +24,25 @@ def crop_of(normalise: bool) -> Crop:
     return _normalised_crop if normalise else _plain_crop
 
 
-def _plain_crop(record: dict[str, Any], start: int, num_samples: int) -> audio.Waveform:
-    return audio.decode_record(record, start, min(num_samples, int(record["num_samples"]) - start))
+def _plain_crop(record: dict[str, Any], start: int, num_samples: int) -> Row:
+    row = np.zeros(num_samples, np.float32)
+    return row, np.int32(len(audio.decode_record(record, start, row)))
 
 
-def _normalised_crop(record: dict[str, Any], start: int, num_samples: int) -> audio.Waveform:
+def _normalised_crop(record: dict[str, Any], start: int, num_samples: int) -> Row:
     """Of the whole utterance normalised, which has to be decoded whole for it."""
-    return audio.normalise(audio.decode_record(record, 0, int(record["num_samples"])))[start : start + num_samples]
+    return padded(audio.normalise(audio.decode_record(record))[start : start + num_samples], num_samples)
 
 
 def random_clip(crop: Crop, num_samples: int, record: dict[str, Any], rng: np.random.Generator) -> Row:
     """A row with `num_samples` of an utterance from anywhere in it."""
     last_start = max(int(record["num_samples"]) - num_samples, 0)
-    return padded(crop(record, int(rng.integers(last_start + 1)), num_samples), num_samples)
+    return crop(record, int(rng.integers(last_start + 1)), num_samples)
 
 
 def first_clip(crop: Crop, num_samples: int, record: dict[str, Any]) -> Row:
     """A row with the first `num_samples` of an utterance."""
-    return padded(crop(record, 0, num_samples), num_samples)
+    return crop(record, 0, num_samples)
 
 
 def padded(values: Shaped[np.ndarray, " _"], length: int) -> Row:

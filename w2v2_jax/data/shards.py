@@ -7,11 +7,11 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
-import gzip
 import hashlib
 import itertools
 import json
 import os
+import pathlib
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,8 @@ from array_record.python import array_record_module
 from tensorflow_datasets.core import example_serializer
 
 from w2v2_jax.data.audio import SAMPLE_RATE, AudioError, Utterance, check_duration, encode_flac
-from w2v2_jax.data.corpora import FEATURES, INDEX, Path, features
+from w2v2_jax.data.corpora import INDEX, INDEXED, Path, features, packed
+from w2v2_jax.data.remote import is_remote, naming_bucket
 from w2v2_jax.data.sources.layout import rejected
 
 UTTERANCES = 1024
@@ -36,7 +37,6 @@ AHEAD = 4
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Record = Mapping[str, Any]
 
 
 class Reject(NamedTuple):
@@ -110,22 +110,21 @@ def write_shard(shard: Shard, folder: str, threads: int = 1, advance: Callable[[
         for _ in shard.utterances:
             advance()
         return found
-    num_samples, rejects = [], []
+    known, rejects = [], []
     serialise = example_serializer.ExampleSerializer(features().get_serialized_info()).serialize_example
     with _published(target) as file, _published(index_file(folder, shard)) as index:
         writer = array_record_module.ArrayRecordWriter(file, "group_size:1")
-        # Without a name or time in it, so that the same utterances give the same bytes.
-        with open(index, "wb") as packed, gzip.GzipFile("", "wb", fileobj=packed, mtime=0) as lines:
-            for record in in_order(functools.partial(_record, shard), shard.utterances, threads):
-                advance()
-                if isinstance(record, Reject):
-                    rejects.append(record)
-                    continue
-                num_samples.append(record["num_samples"])
-                writer.write(serialise(features().encode_example(record)))
-                lines.write(to_line(record))
+        for record in in_order(functools.partial(_record, shard), shard.utterances, threads):
+            advance()
+            if isinstance(record, Reject):
+                rejects.append(record)
+                continue
+            writer.write(serialise(features().encode_example(record)))
+            known.append({name: record[name] for name in INDEXED})
         writer.close()
+        pathlib.Path(index).write_bytes(packed(known))
         size, digest = os.path.getsize(file), _sha256(file)
+    num_samples = [record["num_samples"] for record in known]
     written = Written(shard.file, shard.crc32, num_samples, rejects, size, digest)
     with _published(page) as unfinished, open(unfinished, "w") as file:
         json.dump(written._asdict(), file)
@@ -146,15 +145,8 @@ def read_page(page: Path) -> Written | None:
 
 
 def index_file(folder: str | Path, shard: Shard) -> Path:
-    """Lines of JSON for the records of a shard."""
-    return Path(folder) / INDEX / f"{shard.split}-{shard.index:05d}-of-{shard.count:05d}.jsonl.gz"
-
-
-def to_line(record: Record) -> bytes:
-    """A record without its audio as a line of JSON."""
-    known = {name: value for name, value in record.items() if name in FEATURES and name != "audio"}
-    phones = {name: np.asarray(values).tolist() for name, values in record["phones"].items()}
-    return json.dumps(known | {"phones": phones}, ensure_ascii=False).encode() + b"\n"
+    """What is known of the records of a shard beside their sound."""
+    return Path(folder) / INDEX / f"{shard.split}-{shard.index:05d}-of-{shard.count:05d}.json.gz"
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
@@ -216,20 +208,27 @@ def remove_leftovers(directory: Path) -> None:
 @contextlib.contextmanager
 def _published(target: Path) -> Iterator[str]:
     """A local file to write, which becomes `target`, here or in a bucket, once it is whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    is_local = "://" not in os.fspath(target)
-    handle, unfinished = tempfile.mkstemp(dir=target.parent if is_local else None, prefix=UNFINISHED)
+    handle, unfinished = tempfile.mkstemp(dir=local_folder(target.parent), prefix=UNFINISHED)
     os.close(handle)
     try:
         yield unfinished
-        if is_local:
+        if is_remote(target):
+            with naming_bucket(target.parent):
+                Path(unfinished).copy(target, overwrite=True)
+        else:
             os.chmod(unfinished, 0o644)
             os.replace(unfinished, target)
-        else:
-            Path(unfinished).copy(target, overwrite=True)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(unfinished)
+
+
+def local_folder(folder: Path) -> str:
+    """Where files that are going to be in `folder` are written: there, or for a bucket among the temporary files."""
+    if is_remote(folder):
+        return tempfile.gettempdir()
+    folder.mkdir(parents=True, exist_ok=True)
+    return os.fspath(folder)
 
 
 def _sha256(file: str) -> str:

@@ -4,17 +4,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
 
 from w2v2_jax.data.audio import SAMPLE_RATE
-from w2v2_jax.data.mixtures import Known
 from w2v2_jax.data.pipeline import Clips, Transcribed
-from w2v2_jax.data.records import without_audio
-from w2v2_jax.experiment import Experiment
+from w2v2_jax.data.records import columns
+from w2v2_jax.experiment import Experiment, sets_of
 from w2v2_jax.preflight.checks import Check, Verdict, search
 from w2v2_jax.preflight.hosts import Agreement, compare, evaluation_steps, training_steps
 from w2v2_jax.preflight.scan import Scanned
-from w2v2_jax.preflight.soundless import Data, soundless
+from w2v2_jax.preflight.soundless import Data, Known, soundless
 from w2v2_jax.preflight.text_checks import PAPER, Labels, vocabulary_check
 from w2v2_jax.tasks import CTCFinetuning
 
@@ -36,7 +34,7 @@ class Batching(NamedTuple):
 
 def check_kinds(experiment: Experiment) -> None:
     """Raises ValueError for data of which it isn't known what each process gets."""
-    for data in (experiment.train_data, experiment.valid_data):
+    for data in (experiment.train_data, *(each.data for each in sets_of(experiment.valid_data))):
         if not isinstance(data, Data):
             raise ValueError(
                 f"{experiment.name} learns from {type(data).__name__}, of which it isn't known what each process gets; "
@@ -71,30 +69,36 @@ def check_batches(experiment: Experiment, hosts: int, advance: Callable[[int], A
 
     Nothing is decoded. `advance` hears of the steps as they are compared. What a run would end with is an error.
     """
-    found = []
-    for name, look in (("train", _look_at_training), ("valid", _look_at_evaluation)):
-        try:
-            found.append(look(experiment, hosts, advance))
-        except ValueError as error:
-            found.append(Batching([Check(f"{name}: batches", Verdict.ERROR, 1, "errors", (str(error),))], (), 0.0))
-    training, evaluation = found
-    return training._replace(checks=[*training.checks, *evaluation.checks])
+    training = _unless_it_ends("train", _look_at_training, experiment, hosts, advance)
+    evaluations = (
+        _unless_it_ends(f"valid {name}".rstrip(), _look_at_evaluation, data, hosts, advance)
+        for name, data in sets_of(experiment.valid_data)
+    )
+    return training._replace(checks=[*training.checks, *(check for each in evaluations for check in each.checks)])
 
 
-def _look_at_training(experiment: Experiment, hosts: int, advance: Callable[[int], Any]) -> Batching:
+def _unless_it_ends(name: str, look: Callable[..., Batching], *looked_at: Any) -> Batching:
+    """What `look` finds, or what a run would end with instead."""
+    try:
+        return look(name, *looked_at)
+    except ValueError as error:
+        return Batching([Check(f"{name}: batches", Verdict.ERROR, 1, "errors", (str(error),))], (), 0.0)
+
+
+def _look_at_training(name: str, experiment: Experiment, hosts: int, advance: Callable[[int], Any]) -> Batching:
     data, known = _without_sound(experiment.train_data)
-    uneven = _uneven("train", data, hosts)
+    uneven = _uneven(name, data, hosts)
     sharing = hosts if uneven.verdict == Verdict.SOUND else 1
     kept = data.summary()["utterances"]
     processes = training_steps(data, sharing, experiment.seed, kept, experiment.num_steps)
-    agreement = compare(processes, len(known), advance)
-    in_step = _in_step("train", hosts, sharing, agreement, [])
+    agreement = compare(processes, len(known.id), advance)
+    in_step = _in_step(name, hosts, sharing, agreement, [])
     if agreement.difference:
         return Batching([uneven, *in_step], (), 0.0)
     rows = sum(int(times.sum()) for times in agreement.times.values()) / agreement.steps
     checks = [
-        _left_out("train", data, known),
-        *_padding("train", known, sharing, agreement),
+        _left_out(name, data, known),
+        *_padding(name, known, sharing, agreement),
         _audio(known, agreement),
         _updates(kept / rows, experiment.num_steps),
         uneven,
@@ -103,51 +107,50 @@ def _look_at_training(experiment: Experiment, hosts: int, advance: Callable[[int
     return Batching(checks, sorted({shape[1] / SAMPLE_RATE for shape in agreement.times}), rows / hosts)
 
 
-def _look_at_evaluation(experiment: Experiment, hosts: int, advance: Callable[[int], Any]) -> Batching:
-    data, known = _without_sound(experiment.valid_data)
-    uneven = _uneven("valid", data, hosts)
+def _look_at_evaluation(name: str, valid_data: Data, hosts: int, advance: Callable[[int], Any]) -> Batching:
+    data, known = _without_sound(valid_data)
+    uneven = _uneven(name, data, hosts)
     sharing = hosts if uneven.verdict == Verdict.SOUND else 1
-    agreement = compare(evaluation_steps(data, sharing), len(known), advance)
-    left_out = _left_out("valid", data, known)
-    in_step = _in_step("valid", hosts, sharing, agreement, _not_once(known, left_out, agreement))
-    return Batching([left_out, *_padding("valid", known, sharing, agreement), uneven, *in_step], (), 0.0)
+    agreement = compare(evaluation_steps(data, sharing), len(known.id), advance)
+    left_out = _left_out(name, data, known)
+    in_step = _in_step(name, hosts, sharing, agreement, _not_once(known, left_out, agreement))
+    return Batching([left_out, *_padding(name, known, sharing, agreement), uneven, *in_step], (), 0.0)
 
 
 def _not_once(known: Known, left_out: Check, agreement: Agreement) -> Iterator[str]:
     """What isn't evaluated once, though it isn't left out."""
-    times = sum(agreement.times.values(), np.zeros(len(known), np.int64))
+    times = sum(agreement.times.values(), np.zeros(len(known.id), np.int64))
     for each in np.flatnonzero(times > 1):
-        yield f"{known[each]['id']} is evaluated {times[each]} times"
-    if missing := len(known) - int(left_out.number) - np.count_nonzero(times):
+        yield f"{known.id[each]} is evaluated {times[each]} times"
+    if missing := len(known.id) - int(left_out.number) - np.count_nonzero(times):
         yield f"{missing} utterances are not evaluated"
 
 
 def _without_sound(data: Data) -> tuple[Data, Known]:
-    known = without_audio(data.source.records())
+    known = Known(*columns(data.source.records(), *Known._fields))
     return soundless(data, known), known
 
 
 def _left_out(name: str, data: Data, known: Known) -> Check:
     """Utterances that are in no batch, the shortest first; such as can't be transcribed are an error instead."""
     shortest = data.min_samples if isinstance(data, Clips) else 0
-    found = sorted((each["num_samples"], each["id"]) for each in known if each["num_samples"] < shortest)
+    short = known.num_samples < shortest
+    found = sorted(zip(known.num_samples[short].tolist(), known.id[short], strict=True))
     told = (f"{each}: {_seconds(num_samples)}" for num_samples, each in found)
     return search(f"{name}: left out, too short", Verdict.INFO, told)
 
 
 def _padding(name: str, known: Known, hosts: int, agreement: Agreement) -> Iterator[Check]:
     """For each shape of a batch how much of it is no sound, filler included."""
-    num_samples = _lengths(known)
     for (rows, longest, *_), times in sorted(agreement.times.items()):
-        filled = float(times @ np.minimum(num_samples, longest) / (times.sum() * longest))
+        filled = float(times @ np.minimum(known.num_samples, longest) / (times.sum() * longest))
         told = f"{int(times.sum()):,} utterances in batches of {rows * hosts} x {_seconds(longest)}"
         yield Check(f"{name}: padding to {_seconds(longest)}", Verdict.INFO, 100 * (1 - filled), "%", (told,))
 
 
 def _audio(known: Known, agreement: Agreement) -> Check:
     """How much an update hears."""
-    num_samples = _lengths(known)
-    held = sum(int(times @ np.minimum(num_samples, shape[1])) for shape, times in agreement.times.items())
+    held = sum(int(times @ np.minimum(known.num_samples, shape[1])) for shape, times in agreement.times.items())
     told = f"without padding; BASE has {BASE_HOURS} h"
     return Check("train: audio an update", Verdict.INFO, held / agreement.steps / SAMPLE_RATE / 3600, "h", (told,))
 
@@ -174,10 +177,6 @@ def _in_step(name: str, hosts: int, sharing: int, agreement: Agreement, defects:
         cases = (agreement.difference,) if agreement.difference else tuple(defects)
         verdict = Verdict.ERROR if cases else Verdict.SOUND
         yield Check(f"{name}: {_processes(hosts)} in step", verdict, agreement.steps, "steps", cases)
-
-
-def _lengths(known: Known) -> Int[np.ndarray, " utterance"]:
-    return np.array([each["num_samples"] for each in known], np.int64)
 
 
 def _processes(hosts: int) -> str:

@@ -7,22 +7,36 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from w2v2_jax.data.corpora import INDEX, REPORT, CorpusError, Path, Split, Watch, corpus_dir, list_corpora, open_split
-from w2v2_jax.data.mixtures import Known
+from w2v2_jax.data.corpora import (
+    REPORT,
+    CorpusError,
+    Path,
+    Split,
+    Watch,
+    corpus_dir,
+    index_files,
+    list_corpora,
+    open_split,
+)
 from w2v2_jax.data.records import Records
+from w2v2_jax.data.remote import naming_bucket
 from w2v2_jax.preflight.checks import Check, Verdict, search
+
+CHECKED = ("id", "text", "speaker", "num_samples")
+"""Of a record, what the index has to know of it too."""
 
 
 class Part(NamedTuple):
-    """A split: its records, and what its index knows of them, nothing where there is none or it can't be read."""
+    """A split: its records, and by field what its index knows of each, nothing if there is none or it is damaged."""
 
     split: str
     records: Records
-    known: Known = ()
+    known: Mapping[str, list[Any]] = MappingProxyType({})
     defect: str = ""
 
 
@@ -33,7 +47,13 @@ def open_parts(name: str, split: str, data_dir: str | PurePath) -> list[Part]:
 
     Raises:
         CorpusError: where there is no such corpus or split.
+        UnreachableError: for a bucket that doesn't answer.
     """
+    with naming_bucket(data_dir):
+        return _open_parts(name, split, data_dir)
+
+
+def _open_parts(name: str, split: str, data_dir: str | PurePath) -> list[Part]:
     directory = corpus_dir(name, data_dir)
     if name not in list_corpora(data_dir):
         open_split(name, split, data_dir)  # says what there is instead
@@ -47,15 +67,17 @@ def open_parts(name: str, split: str, data_dir: str | PurePath) -> list[Part]:
 
 
 def _part(directory: Path, split: str, builder: Any) -> Part:
-    files = tuple(sorted((directory / INDEX).glob(f"{split}-*.jsonl.gz")))
+    files = index_files(directory, split)
     records = Split(f"{builder.name}/{split}", builder.as_data_source(split), Watch(directory), files)
     try:
-        known = records.without_audio()
+        columns = records.columns(*CHECKED)
     except (OSError, ValueError, EOFError, zlib.error) as error:
-        return Part(split, records, (), f"{split}: {error}")
-    if files and len(known) != len(records):
-        return Part(split, records, (), f"{split}: {len(known)} utterances in the index, {len(records)} in the shards")
-    return Part(split, records, known)
+        return Part(split, records, defect=f"{split}: {error}")
+    if columns is None:
+        return Part(split, records)
+    if (count := len(columns[0])) != len(records):
+        return Part(split, records, defect=f"{split}: {count} utterances in the index, {len(records)} in the shards")
+    return Part(split, records, {name: column.tolist() for name, column in zip(CHECKED, columns, strict=True)})
 
 
 def index_check(parts: Sequence[Part]) -> Check:

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from w2v2_jax.data.audio import AudioError, rms
-from w2v2_jax.preflight.corpus import Part
+from w2v2_jax.preflight.corpus import CHECKED, Part
 
 TOGETHER = 32
 """Records that a thread looks at before it says so."""
@@ -76,12 +76,12 @@ def scan(part: Part, advance: Callable[[int], Any], threads: int = os.cpu_count(
 
 
 def _scan(part: Part, index: int) -> Scanned:
-    known = part.known[index] if part.known else {}
+    known = {name: values[index] for name, values in part.known.items()}
     try:
         record = part.records[index]
     except Exception as error:  # whatever damage does to a reader: it is reported, with the others
         return Scanned(part.split, index, known.get("id", ""), unreadable=str(error.__cause__ or error))
-    fields = {name: record[name] for name in ("id", "text", "speaker", "num_samples")}
+    fields = {name: record[name] for name in CHECKED}
     scanned = Scanned(part.split, index, **fields, misindexed=_difference(fields, known))
     try:
         return scanned._replace(sound=measure(record["audio"]))

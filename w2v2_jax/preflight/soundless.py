@@ -5,7 +5,7 @@ What a process gets at a step is then found by the pipeline itself, at a small p
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -13,7 +13,8 @@ from jaxtyping import Int
 from w2v2_jax.batches import AudioBatch, LabeledBatch
 from w2v2_jax.data.audio import encode_flac
 from w2v2_jax.data.augmentation import Alter, Augmentation, Lengths
-from w2v2_jax.data.mixtures import Known, Portion, portions
+from w2v2_jax.data.corpora import Column
+from w2v2_jax.data.mixtures import Portion, portions
 from w2v2_jax.data.pipeline import Clips, Transcribed
 from w2v2_jax.data.records import RecordSource
 
@@ -23,6 +24,14 @@ DIGITS = 2
 BASE = 2**15
 
 Data = Clips | Transcribed
+
+
+class Known(NamedTuple):
+    """What pipelines go by: a column of each field of the records of a source."""
+
+    id: Column
+    text: Column
+    num_samples: Column
 
 
 @functools.singledispatch
@@ -77,15 +86,15 @@ class _Records:
         self._source, self._known = source, known
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._known.id)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         digits = index // BASE ** np.arange(DIGITS) % BASE
-        return {**self._known[index], "num_samples": DIGITS, "audio": encode_flac((digits / BASE).astype(np.float32))}
+        return {"num_samples": DIGITS, "audio": encode_flac((digits / BASE).astype(np.float32))}
 
-    def without_audio(self) -> list[dict[str, Any]]:
+    def columns(self, *names: str) -> tuple[Column, ...]:
         """With the lengths of the sound that isn't there."""
-        return [*map(dict, self._known)]
+        return tuple(getattr(self._known, name) for name in names)
 
-    def portions(self, known: Known) -> tuple[Portion, ...]:
-        return portions(self._source.records(), known, str(self._source))
+    def portions(self) -> tuple[Portion, ...]:
+        return portions(self._source.records(), str(self._source))

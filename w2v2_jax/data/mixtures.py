@@ -147,11 +147,11 @@ class _Languages:
         return columns(self._records, *names)
 
     def portions(self) -> tuple[Portion, ...]:
-        spoken, num_samples, ids = columns(self._records, "language", "num_samples", "id")
-        for name in ids[spoken == ""]:
+        spoken, num_samples = columns(self._records, "language", "num_samples")
+        for place in np.flatnonzero(spoken == ""):
             raise ValueError(
-                f"utterance {name!r} of {self._name} has no language; prepare the corpus with one, or give a share to "
-                "the whole corpus"
+                f"utterance {self._records[int(place)]['id']!r} of {self._name} has no language; prepare the corpus "
+                "with one, or give a share to the whole corpus"
             )
         languages = sorted(set(spoken))
         places = [np.flatnonzero(spoken == language) for language in languages]

@@ -4,10 +4,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 
 from w2v2_jax.batches import AudioBatch, LabeledBatch
 from w2v2_jax.context_network import ContextNetwork, PositionalConv, PostNormLayer
@@ -19,7 +21,7 @@ from w2v2_jax.metrics import TIMED, read_rows
 from w2v2_jax.model import CTCModel, PretrainingModel, Wav2Vec2
 from w2v2_jax.optimizers import Adam, PolynomialDecay
 from w2v2_jax.quantizer import GumbelQuantizer
-from w2v2_jax.step import TrainState
+from w2v2_jax.step import Program, TrainState, make_program
 from w2v2_jax.tasks import NO_MASK, CTCFinetuning, Pretraining
 from w2v2_jax.train import train
 
@@ -203,9 +205,22 @@ def experiment(name: str, task: Pretraining | CTCFinetuning, data: InMemory, **c
 
 
 def run(make: Callable[..., Experiment], workdir: Path, devices: int | None = None, **changes) -> TrainState:
-    """Trains quietly; in a process of its own, if one is asked for this."""
+    """Trains quietly; in a process of its own, if one is asked for this. Programs are traced and compiled once."""
     jax.config.update("jax_disable_most_optimizations", True)
-    return train(make(**changes), workdir, quiet=True, devices=jax.devices()[:devices])
+    with mock.patch("w2v2_jax.train.make_program", _program):
+        return train(make(**changes), workdir, quiet=True, devices=jax.devices()[:devices])
+
+
+_PROGRAMS: dict[tuple[str, Mesh], tuple[Experiment, Program]] = {}
+
+
+def _program(experiment: Experiment, mesh: Mesh) -> Program:
+    parts = (experiment.task, experiment.optimizer, experiment.num_steps, experiment.seed)
+    told = repr((*parts, experiment.accumulation_steps, experiment.rules))
+    if (told, mesh) not in _PROGRAMS:
+        # With the experiment, so that what is told by its address stays the only one there.
+        _PROGRAMS[told, mesh] = experiment, make_program(experiment, mesh)
+    return _PROGRAMS[told, mesh][1]
 
 
 def metric_rows(workdir: Path) -> list[dict[str, float]]:

@@ -1,18 +1,23 @@
 """How much audio a core makes ready for training, from FLAC shards to batches.
 
-    python benchmarks/input_pipeline.py [--minutes N] [--seconds N] [--workers N ...]
+    python benchmarks/input_pipeline.py [--minutes N] [--seconds N] [--workers N ...] [--peers torch tf.data]
 
 Prepares N minutes (20) of a corpus as `w2v2 prepare` does: sentences of eSpeak NG joined to records of 12 to 17 s, as
 long as LibriSpeech's. Synthetic speech compresses about as speech does; noise would not. Each setting of our pipeline
 then runs for some seconds (8); what counts are the processor seconds of all its threads and processes, so that other
 work on the machine disturbs little. The files are in the page cache: what a disk or a bucket adds is not in it.
-Prints the table, what a pod needs beside it, and writes benchmarks/results/input_pipeline.md. Needs the extra `demo`.
+`--peers` measures what others would write for the same clips from the same FLAC, see input_peers.py; they need datasets
+and torch, or tensorflow-cpu. Prints the table, what a pod needs beside it, and writes
+benchmarks/results/input_pipeline.md. Needs the extra `demo`.
 """
 
 import argparse
 import dataclasses
 import functools
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from input_peers import write
 from report import RESULTS, publish
 
 from w2v2_jax.data.audio import SAMPLE_RATE, Recording, Utterance
@@ -27,12 +33,16 @@ from w2v2_jax.data.buckets import PercentileBuckets
 from w2v2_jax.data.corpora import corpus_dir
 from w2v2_jax.data.pipeline import Clips, Transcribed
 from w2v2_jax.data.prepare import Report, prepare
-from w2v2_jax.data.records import Corpus
+from w2v2_jax.data.records import Concatenation, Corpus, Records
 from w2v2_jax.data.sources.synthetic import ESpeak
 from w2v2_jax.data.text import LETTERS
 
 MIN_SECONDS, MAX_SECONDS = 12, 17
+TIMES = 100
+"""That the corpus is in what is read: Grain takes longer to shuffle a handful of records than to shuffle many."""
 BATCH = 16
+PEERS = {"torch": ("datasets and DataLoader", 0), "tf.data": ("tf.data", 4)}
+"""What others are called in the table, and their threads where they have no processes."""
 POD, HOURS_A_SECOND, HOSTS = "v4-128", 20.9, 16
 """What pretraining BASE takes there by benchmarks/results/plans.md, an estimate, and how many hosts read for it."""
 
@@ -48,6 +58,17 @@ class JoinedSentences:
         """The records, not spoken yet."""
         sentences = ESpeak(train_minutes=self.minutes, num_speakers=4).splits()["train"]
         return {"train": list(_joined(sorted(sentences, key=lambda each: each.speaker)))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeated:
+    """A corpus several times over."""
+
+    corpus: Corpus
+
+    def records(self) -> Records:
+        """Opened once."""
+        return Concatenation((self.corpus.records(),) * TIMES)
 
 
 def _joined(sentences: Sequence[Utterance]) -> Iterator[Utterance]:
@@ -80,6 +101,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20, help="of the corpus")
     parser.add_argument("--seconds", type=float, default=8, help="that each setting runs")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="processes; 0 is threads alone")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=[], help="to be measured as well")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the table")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as data_dir:
@@ -88,12 +110,18 @@ def main() -> None:
         size = sum(path.stat().st_size for path in Path(corpus_dir(source.name, data_dir)).glob("*array_record*"))
         hours = report.splits["train"].seconds / 3600
         corpus = Corpus(source.name, "train", data_dir)
-        rows = [row_of(name, dataset, options.seconds) for name, dataset in settings(corpus, options.workers)]
+        rows = []
+        for name, dataset in settings(Repeated(corpus), options.workers):
+            samples = (int(batch.num_samples.sum()) for batch in dataset.batches(seed=0))
+            processes = f"{dataset.num_workers} workers" if dataset.num_workers else "threads alone"
+            rows.append(row_of(name, processes, measure(samples, options.seconds)))
+        for peer in options.peers:
+            rows += measure_peer(peer, corpus, Path(data_dir), options)
     headers = ("pipeline", "processes", "h of audio a core-second", "h a second", "cores busy", "cores a host needs")
     publish(options.results / "input_pipeline.md", "Input pipeline", text(hours, size, report), headers, rows)
 
 
-def settings(corpus: Corpus, numbers_of_workers: Sequence[int]) -> Iterator[tuple[str, Clips | Transcribed]]:
+def settings(corpus: Repeated, numbers_of_workers: Sequence[int]) -> Iterator[tuple[str, Clips | Transcribed]]:
     """Names and datasets: as in experiments.pretrain.base_960h and large_lv60, and as in fine-tuning."""
     for workers in numbers_of_workers:
         yield "Clips", Clips(corpus, BATCH, num_samples=250_000, normalise=False, num_workers=workers)
@@ -102,26 +130,34 @@ def settings(corpus: Corpus, numbers_of_workers: Sequence[int]) -> Iterator[tupl
         yield "Transcribed", Transcribed(corpus, LETTERS, buckets, normalise=False, num_workers=workers)
 
 
-def row_of(name: str, dataset: Clips | Transcribed, seconds: float) -> tuple[str, ...]:
+def measure_peer(peer: str, corpus: Corpus, folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
+    """What others need for the clips of a corpus, with each number of workers."""
+    records = corpus.records()
+    write(peer, [records[index]["audio"] for index in range(len(records))], folder)
+    name, threads = PEERS[peer]
+    for workers in options.workers if not threads else [threads]:
+        command = [sys.executable, str(Path(__file__).with_name("input_peers.py")), peer, folder, workers]
+        done = subprocess.run([*map(str, command), f"{options.seconds}"], stdout=subprocess.PIPE, text=True, check=True)
+        processes = f"{workers} workers" if workers and not threads else "threads alone" if threads else "one thread"
+        yield row_of(name, processes, Measured(*json.loads(done.stdout.splitlines()[-1])))
+
+
+def row_of(name: str, processes: str, measured: Measured) -> tuple[str, ...]:
     """A setting, measured."""
-    hours, wall, processor = measure(dataset, seconds)
-    processes = f"{dataset.num_workers} workers" if dataset.num_workers else "threads alone"
+    hours, wall, processor = measured
     needed = HOURS_A_SECOND / HOSTS / (hours / processor)
     numbers = (f"{hours / processor:.2f}", f"{hours / wall:.2f}", f"{processor / wall:.1f}", f"{needed:.2f}")
     return (name, processes, *numbers)
 
 
-def measure(dataset: Clips | Transcribed, seconds: float) -> Measured:
-    """Takes batches for so many seconds, once what is read ahead has been used up."""
-    batches = dataset.batches(seed=0)
+def measure(batches: Iterator[int], seconds: float) -> Measured:
+    """Takes batches, of so many samples each, for so many seconds, once what is read ahead has been used up."""
     for _ in range(8):
         next(batches)
     start, processor, samples = time.perf_counter(), processor_seconds(), 0
     while time.perf_counter() - start < seconds:
-        samples += int(next(batches).num_samples.sum())
-    measured = Measured(samples / SAMPLE_RATE / 3600, time.perf_counter() - start, processor_seconds() - processor)
-    batches.close()
-    return measured
+        samples += next(batches)
+    return Measured(samples / SAMPLE_RATE / 3600, time.perf_counter() - start, processor_seconds() - processor)
 
 
 def processor_seconds() -> float:

@@ -246,3 +246,10 @@ def test_an_utterance_that_fits_in_no_bucket_is_an_error_that_names_it(num_sampl
 def test_text_outside_the_vocabulary_is_an_error_that_names_the_utterance():
     with pytest.raises(ValueError, match=r"'u3'.*'7' is not a letter"):
         replace(TRANSCRIBED, source=Memory((utterance(3, 1000, "a7"),))).batches(0)
+
+
+def test_what_grain_is_given_tells_itself_in_few_words_however_many_labels_there_are():
+    """It is asked to once a batch, which all labels of a corpus would take longer than."""
+    for rows in TRANSCRIBED._rows:
+        parts = rows.parts(TRANSCRIBED._portions)
+        assert max(len(repr(each)) for each in (rows, rows.row, *(part for part, _ in parts))) < 200

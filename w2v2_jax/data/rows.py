@@ -68,7 +68,8 @@ def altered(alterations: tuple[Alter, ...], spoken: Spoken, rng: np.random.Gener
     return spoken._replace(waveform=waveform)
 
 
-@dataclass(frozen=True)
+# Grain writes what it is given, once a batch: a text of all labels would take longer than the batch.
+@dataclass(frozen=True, repr=False)
 class Utterances:
     """The utterances at `places` of a source whose utterances have `labels`, decoded when they are asked for."""
 
@@ -84,7 +85,7 @@ class Utterances:
         return Spoken(audio.decode_record(self.records[place]), self.labels[place])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BucketRows:
     """The rows of a bucket, in the order of the source; `is_held` says which utterances of the source are in it."""
 

@@ -120,7 +120,7 @@ def test_a_bucket_that_does_not_answer_is_an_error_that_names_it(server, monkeyp
     for attempt in (lambda: prepare(SOURCE, BUCKET, progress=False), lambda: open_split("numbers", "train", BUCKET)):
         with pytest.raises(UnreachableError, match=r"gs://bucket/corpora.* can't be reached: .* run the same again"):
             attempt()
-    # array_record goes on asking for a quarter of an hour before it says so.
+    # array_record goes on asking for longer than a test can wait before it says so.
     monkeypatch.setattr(type(split.records), "__getitem__", _given_up)
     with pytest.raises(UnreachableError):
         split[0]

@@ -52,12 +52,11 @@ def torch_batches(folder: Path, workers: int) -> Iterator[int]:
     dataset = datasets.Dataset.from_parquet(str(folder / "clips.parquet"), cache_dir=folder)
     dataset = dataset.cast_column("audio", datasets.Audio(decode=False))
     dataset = dataset.with_transform(lambda rows: {"input_values": [crop(each["bytes"]) for each in rows["audio"]]})
-    collate = lambda rows: extractor.pad(  # noqa: E731
-        {"input_values": [row["input_values"] for row in rows]},
-        padding="max_length",
-        max_length=NUM_SAMPLES,
-        return_tensors="pt",
-    )
+
+    def collate(rows):
+        clips = {"input_values": [row["input_values"] for row in rows]}
+        return extractor.pad(clips, padding="max_length", max_length=NUM_SAMPLES, return_tensors="pt")
+
     torch.set_num_threads(1)
     loader = torch.utils.data.DataLoader(
         dataset, BATCH, shuffle=True, num_workers=workers, collate_fn=collate, persistent_workers=workers > 0

@@ -12,6 +12,7 @@ benchmarks/results/input_pipeline.md. Needs the extra `demo`.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -112,9 +113,11 @@ def main() -> None:
         corpus = Corpus(source.name, "train", data_dir)
         rows = []
         for name, dataset in settings(Repeated(corpus), options.workers):
-            samples = (int(batch.num_samples.sum()) for batch in dataset.batches(seed=0))
             processes = f"{dataset.num_workers} workers" if dataset.num_workers else "threads alone"
-            rows.append(row_of(name, processes, measure(samples, options.seconds)))
+            # Closed, so that nothing of it reads ahead while the next one is measured.
+            with contextlib.closing(dataset.batches(seed=0)) as batches:
+                samples = (int(batch.num_samples.sum()) for batch in batches)
+                rows.append(row_of(name, processes, measure(samples, options.seconds)))
         for peer in options.peers:
             rows += measure_peer(peer, corpus, Path(data_dir), options)
     headers = ("pipeline", "processes", "h of audio a core-second", "h a second", "cores busy", "cores a host needs")
@@ -135,10 +138,10 @@ def measure_peer(peer: str, corpus: Corpus, folder: Path, options: argparse.Name
     records = corpus.records()
     write(peer, [records[index]["audio"] for index in range(len(records))], folder)
     name, threads = PEERS[peer]
-    for workers in options.workers if not threads else [threads]:
-        command = [sys.executable, str(Path(__file__).with_name("input_peers.py")), peer, folder, workers]
-        done = subprocess.run([*map(str, command), f"{options.seconds}"], stdout=subprocess.PIPE, text=True, check=True)
-        processes = f"{workers} workers" if workers and not threads else "threads alone" if threads else "one thread"
+    ways = {threads: f"{threads} threads"} if threads else {n: f"{n} workers" if n else "one" for n in options.workers}
+    for workers, processes in ways.items():
+        command = [sys.executable, Path(__file__).with_name("input_peers.py"), peer, folder, workers, options.seconds]
+        done = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, text=True, check=True)
         yield row_of(name, processes, Measured(*json.loads(done.stdout.splitlines()[-1])))
 
 

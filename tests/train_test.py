@@ -105,6 +105,7 @@ def test_steps_move_nothing_between_host_and_device_but_batches_and_metrics(make
         micro.run(make, tmp_path, train_data=data, num_steps=4, log_every=1, eval_every=9, save_every=9)
     finally:
         guard_steps(0)
+    assert [row["step"] for row in micro.metric_rows(tmp_path) if "loss" in row] == [1, 2, 3, 4]
 
 
 # The loop itself, on a task that needs no model.

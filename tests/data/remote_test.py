@@ -8,12 +8,15 @@ import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from prepare_test import KILLED, Numbers
 
 from w2v2_jax.data import shards
 from w2v2_jax.data.corpora import INDEXED, REPORT, CorpusError, corpus_dir, open_split
+from w2v2_jax.data.pipeline import Clips
 from w2v2_jax.data.prepare import Processes, prepare
+from w2v2_jax.data.records import Corpus
 from w2v2_jax.data.remote import UnreachableError
 from w2v2_jax.preflight.corpus import open_parts, shard_check
 
@@ -83,6 +86,9 @@ def test_a_corpus_in_a_bucket_is_the_one_on_disk(tmp_path, capsys):
     assert records_of(BUCKET) == records_of(tmp_path)
     assert [part.defect for part in open_parts("numbers", "", BUCKET)] == [""]
     assert shard_check("numbers", ["train"], BUCKET, lambda count: None).verdict == "sound"
+    clips = [Clips(Corpus("numbers", "train", place), 4, 500, False, min_samples=400) for place in places]
+    for ours, theirs in zip(*(each.epoch() for each in clips), strict=True):
+        np.testing.assert_array_equal(ours.waveform, theirs.waveform)
     prepare(SOURCE, BUCKET)
     assert "numbers is prepared already" in capsys.readouterr().err
 
@@ -120,6 +126,8 @@ def test_a_bucket_that_does_not_answer_is_an_error_that_names_it(server, monkeyp
     for attempt in (lambda: prepare(SOURCE, BUCKET, progress=False), lambda: open_split("numbers", "train", BUCKET)):
         with pytest.raises(UnreachableError, match=r"gs://bucket/corpora.* can't be reached: .* run the same again"):
             attempt()
+    with pytest.raises(UnreachableError, match="index can't be reached"):
+        split.columns("id")
     # array_record goes on asking for longer than a test can wait before it says so.
     monkeypatch.setattr(type(split.records), "__getitem__", _given_up)
     with pytest.raises(UnreachableError):
@@ -130,6 +138,7 @@ def _given_up(records, index):
     raise RuntimeError("Retry policy exhausted")
 
 
-def test_from_a_bucket_that_is_not_googles_nothing_can_be_read():
+@pytest.mark.parametrize("open_corpus", [open_split, open_parts])
+def test_from_a_bucket_that_is_not_googles_nothing_can_be_read(open_corpus):
     with pytest.raises(CorpusError, match=r"can't be read from s3://bucket, only from gs:// and disks; mount it"):
-        open_split("numbers", "train", "s3://bucket")
+        open_corpus("numbers", "train", "s3://bucket")

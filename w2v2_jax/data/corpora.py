@@ -139,8 +139,13 @@ class Split:
 
     def columns(self, *names: str) -> tuple[Column, ...] | None:
         """The fields `names` of all records, from the files beside the sound; None if there are no such files."""
+
+        def read(file: Path) -> list[Column]:
+            with naming_bucket(file.parent):
+                return unpacked(file.read_bytes(), names)
+
         with ThreadPoolExecutor() as threads:
-            shards = [*threads.map(lambda file: unpacked(file.read_bytes(), names), self.index)]
+            shards = [*threads.map(read, self.index)]
         return tuple(np.concatenate(parts) for parts in zip(*shards, strict=True)) if shards else None
 
     def __len__(self) -> int:
@@ -193,9 +198,14 @@ def open_split(name: str, split: str, data_dir: str | pathlib.PurePath) -> Split
         return _open_split(name, split, data_dir)
 
 
-def _open_split(name: str, split: str, data_dir: str | pathlib.PurePath) -> Split:
+def check_readable(data_dir: str | pathlib.PurePath) -> None:
+    """Raises `CorpusError` for a bucket that records can only be written to."""
     if is_remote(data_dir) and not os.fspath(data_dir).startswith("gs://"):
         raise CorpusError(f"records can't be read from {data_dir}, only from gs:// and disks; mount it, or copy it")
+
+
+def _open_split(name: str, split: str, data_dir: str | pathlib.PurePath) -> Split:
+    check_readable(data_dir)
     if name not in list_corpora(data_dir):
         present = ", ".join(list_corpora(data_dir)) or "none"
         raise CorpusError(

@@ -123,9 +123,7 @@ class _Mixed(Concatenation):
     def portions(self) -> tuple[Portion, ...]:
         starts = np.cumsum([0, *map(len, self._parts)])[:-1]
         names = [str(source) for source in self._sources]
-        shares = _checked(
-            self._shares, names, [column for part in self._parts for column in columns(part, "num_samples")]
-        )
+        shares = _checked(self._shares, names, [columns(part, "num_samples")[0] for part in self._parts])
         return tuple(
             Portion(portion.name, start + portion.places, float(share) * portion.share)
             for start, share, part, name in zip(starts, shares, self._parts, names, strict=True)

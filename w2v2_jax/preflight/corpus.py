@@ -18,6 +18,7 @@ from w2v2_jax.data.corpora import (
     Path,
     Split,
     Watch,
+    check_readable,
     corpus_dir,
     index_files,
     list_corpora,
@@ -54,6 +55,7 @@ def open_parts(name: str, split: str, data_dir: str | PurePath) -> list[Part]:
 
 
 def _open_parts(name: str, split: str, data_dir: str | PurePath) -> list[Part]:
+    check_readable(data_dir)
     directory = corpus_dir(name, data_dir)
     if name not in list_corpora(data_dir):
         open_split(name, split, data_dir)  # says what there is instead
@@ -105,6 +107,11 @@ def shard_check(name: str, splits: Sequence[str], data_dir: str | PurePath, adva
 
 def _defect(file: Path, told: Mapping[str, Any]) -> str:
     """What is wrong with a file, if anything is."""
+    with naming_bucket(file.parent):
+        return _defect_of(file, told)
+
+
+def _defect_of(file: Path, told: Mapping[str, Any]) -> str:
     if not file.exists():
         return f"{file.name} is missing"
     if (size := file.stat().length) != told["num_bytes"]:

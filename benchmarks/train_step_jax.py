@@ -57,7 +57,7 @@ def batch_of(case: Case) -> AudioBatch | LabeledBatch:
     if case.task == "pretraining":
         return audio
     labels = labels_of(case)
-    return LabeledBatch(*audio, labels, np.full(case.clips, labels.shape[1]))
+    return LabeledBatch(*audio[:2], labels, np.full(case.clips, labels.shape[1]))
 
 
 def flops(task, params, batch) -> int:

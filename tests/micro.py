@@ -46,7 +46,7 @@ class InMemory:
 
     def shapes(self) -> tuple[AudioBatch | LabeledBatch, ...]:
         batch = self.batch(np.arange(self.batch_size))
-        return (type(batch)(*(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in batch)),)
+        return (jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch),)
 
     def summary(self) -> dict[str, int]:
         return {"clips": self.num_clips, "batch_size": self.batch_size}

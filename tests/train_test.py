@@ -327,7 +327,7 @@ class Infinite(Levels):
 class InfiniteBatches(micro.Endless):
     def __next__(self):
         batch = super().__next__()
-        return batch._replace(waveform=batch.waveform * (np.inf if 3 <= self.step <= 6 else 1))
+        return batch._replace(samples=batch.samples * (np.inf if 3 <= self.step <= 6 else 1))
 
 
 def test_steps_that_are_not_finite_are_skipped_counted_and_outlived(tmp_path):

@@ -5,25 +5,50 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Shaped
+
+from w2v2_jax.frames import valid_mask
 
 Arrays = np.ndarray | jax.Array
 
 
-class AudioBatch(NamedTuple):
-    """Waveforms alone, zero beyond `num_samples`; a row of 0 samples fills up a batch and counts nowhere."""
+class Levels(NamedTuple):
+    """What the 16-bit samples of each row stand for: the waveform is `(samples - offset) * scale`."""
 
-    waveform: Float[Arrays, "batch sample"]
+    offset: Float[Arrays, " batch"]
+    scale: Float[Arrays, " batch"]
+
+
+class AudioBatch(NamedTuple):
+    """Sound alone, zero beyond `num_samples`; a row of 0 samples fills up a batch and counts nowhere.
+
+    `samples` are waveforms, or with `levels` what a recording holds, 16 bits each: half of what has to be moved from
+    disks to the device, where they become waveforms.
+    """
+
+    samples: Shaped[Arrays, "batch sample"]
     num_samples: Int[Arrays, " batch"]
+    levels: Levels | None = None
+
+    @property
+    def waveform(self) -> Float[Arrays, "batch sample"]:
+        """As the model hears it."""
+        return _waveform(self)
 
 
 class LabeledBatch(NamedTuple):
-    """Waveforms with their transcripts as label ids, zero beyond `num_labels`."""
+    """An `AudioBatch` with transcripts as label ids, zero beyond `num_labels`."""
 
-    waveform: Float[Arrays, "batch sample"]
+    samples: Shaped[Arrays, "batch sample"]
     num_samples: Int[Arrays, " batch"]
     labels: Int[Arrays, "batch label"]
     num_labels: Int[Arrays, " batch"]
+    levels: Levels | None = None
+
+    @property
+    def waveform(self) -> Float[Arrays, "batch sample"]:
+        """As the model hears it."""
+        return _waveform(self)
 
 
 class TokenBatch(NamedTuple):
@@ -34,6 +59,14 @@ class TokenBatch(NamedTuple):
 
 
 Batch = AudioBatch | LabeledBatch | TokenBatch
+
+
+def _waveform(batch: AudioBatch | LabeledBatch) -> Float[Arrays, "batch sample"]:
+    if batch.levels is None:
+        return batch.samples
+    offset, scale = (values[:, None] for values in batch.levels)
+    is_sound = valid_mask(jnp.asarray(batch.num_samples), batch.samples.shape[1])
+    return jnp.where(is_sound, (batch.samples - offset) * scale, 0)
 
 
 def example_keys(key: Key[Array, ""], num_examples: int) -> Key[Array, " batch"]:

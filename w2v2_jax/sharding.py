@@ -205,12 +205,12 @@ def put_batch(batch: AnyBatch, mesh: Mesh) -> AnyBatch:
             f"a batch of {len(batch[0])} rows can't be cut over {parts} devices; make the batch size a "
             f"multiple of {mesh.shape[DATA] * mesh.shape[FSDP]}"
         )
-    return type(batch)(*(jax.make_array_from_process_local_data(sharding, np.asarray(x)) for x in batch))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
 
 
 def abstract_batch(shapes: AnyBatch, mesh: Mesh) -> AnyBatch:
     """The shapes of a global batch, with the sharding that `put_batch` gives to one."""
-    return abstract(shapes, type(shapes)(*(NamedSharding(mesh, PartitionSpec(BATCH_AXES)) for _ in shapes)))
+    return abstract(shapes, jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(BATCH_AXES)), shapes))
 
 
 def abstract(shapes: Tree, shardings: Tree) -> Tree:

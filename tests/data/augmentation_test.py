@@ -203,9 +203,9 @@ SLOWER = (Speed((0.9, 1, 1.1)),)
 def test_batches_have_room_for_the_slowest_speech():
     """The longest have 1,440 samples, at nine tenths of their speed 1,600."""
     augmented = replace(PLAIN, augment=SLOWER)
-    assert max(shape.waveform.shape[1] for shape in augmented.shapes()) == 1600
-    assert {batch.waveform.shape for batch in take(augmented.batches(0), 20)} == {
-        shape.waveform.shape for shape in augmented.shapes()
+    assert max(shape.samples.shape[1] for shape in augmented.shapes()) == 1600
+    assert {batch.samples.shape for batch in take(augmented.batches(0), 20)} == {
+        shape.samples.shape for shape in augmented.shapes()
     }
 
 

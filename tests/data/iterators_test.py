@@ -73,9 +73,9 @@ def test_a_finite_pass_ends():
 def test_a_closed_iterator_goes_on_where_it_was():
     rows = grain.MapDataset.range(3).repeat().map(counting)
     batches = BatchIterator(rows.map(lambda row: AudioBatch(*row)), num_workers=0)
-    assert [batch.waveform for batch in itertools.islice(batches, 2)] == [0, 1]
+    assert [batch.samples for batch in itertools.islice(batches, 2)] == [0, 1]
     batches.close()
-    assert [batch.waveform for batch in itertools.islice(batches, 3)] == [2, 0, 1]
+    assert [batch.samples for batch in itertools.islice(batches, 3)] == [2, 0, 1]
     assert batches.get_state() == {"step": 5}
 
 

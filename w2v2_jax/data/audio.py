@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 import soxr
-from jaxtyping import Float32
+from jaxtyping import Float32, Int16
 
 Waveform = Float32[np.ndarray, " sample"]
-Buffer = Float32[np.ndarray, " room"]
+Samples = Int16[np.ndarray, " sample"]
+Buffer = Float32[np.ndarray, " room"] | Int16[np.ndarray, " room"]
 
 SAMPLE_RATE = 16_000
 MIN_SAMPLES = 400  # the receptive field of the feature encoder: less gives no frame at all
 MIN_RMS = 1e-4  # -80 dB of full scale, about three steps of a 16-bit sample
+EPSILON = 1e-5  # on the variance, as in fairseq, lest silence be divided by 0
 CANCELLED = 0.01  # a mono mean this much quieter than its loudest channel has lost the speech
 RATES = range(4_000, 400_001)
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST"})
@@ -180,14 +182,17 @@ def encode_flac(waveform: Waveform) -> bytes:
     return buffer.getvalue()
 
 
-def decode_flac(data: bytes, start: int = 0, buffer: Buffer | None = None) -> Waveform:
-    """The samples from sample `start` on; with a `buffer` as many as it has room for, right into it."""
+def decode_flac(data: bytes, start: int = 0, buffer: Buffer | None = None) -> Waveform | Samples:
+    """The samples from sample `start` on, in [-1, 1].
+
+    With a `buffer` they are as many as it has room for, right into it; into one of integers as they are recorded.
+    """
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         file.seek(start)
         return file.read(dtype="float32", out=buffer)
 
 
-def decode_record(record: Mapping[str, Any], start: int = 0, buffer: Buffer | None = None) -> Waveform:
+def decode_record(record: Mapping[str, Any], start: int = 0, buffer: Buffer | None = None) -> Waveform | Samples:
     """`decode_flac` of the audio of a prepared utterance; an `AudioError` that names it if that is damaged."""
     try:
         return decode_flac(record["audio"], start, buffer)
@@ -200,4 +205,4 @@ def decode_record(record: Mapping[str, Any], start: int = 0, buffer: Buffer | No
 
 def normalise(waveform: Waveform) -> Waveform:
     """Zero mean and unit variance over the whole utterance: (x - mean) / sqrt(var + 1e-5), as fairseq does."""
-    return (waveform - waveform.mean()) / np.sqrt(waveform.var() + np.float32(1e-5))
+    return (waveform - waveform.mean()) / np.sqrt(waveform.var() + np.float32(EPSILON))

@@ -14,11 +14,11 @@ import jax
 import numpy as np
 from absl import flags
 
-from w2v2_jax.batches import Batch
+from w2v2_jax.batches import Batch, Levels
 from w2v2_jax.data.buckets import Schedule, round_up
 
 # The arrays of a batch, without the batch axis.
-Row = tuple[np.ndarray | np.integer, ...]
+Row = tuple[np.ndarray | np.integer | Levels, ...]
 
 
 @runtime_checkable

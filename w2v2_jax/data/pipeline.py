@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from w2v2_jax.batches import AudioBatch, LabeledBatch
+from w2v2_jax.batches import AudioBatch, LabeledBatch, Levels
 from w2v2_jax.data import audio
 from w2v2_jax.data.augmentation import Augmentation, lengths_after
 from w2v2_jax.data.buckets import Bucketing, fits
@@ -39,7 +39,7 @@ from w2v2_jax.data.iterators import (
 )
 from w2v2_jax.data.mixtures import Portion, portions
 from w2v2_jax.data.records import Records, RecordSource, Selection, columns
-from w2v2_jax.data.rows import BucketRows, altered, crop_of, first_clip, padded, random_clip
+from w2v2_jax.data.rows import BucketRows, altered, crop_of, filler_clip, first_clip, random_clip
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Clips:
         clips = grain.MapDataset.source(Selection(self._records, in_source_order)).map(
             functools.partial(first_clip, crop_of(self.normalise), self.num_samples)
         )
-        clips = filled_up(clips, self.batch_size, padded(np.zeros(0, np.float32), self.num_samples))
+        clips = filled_up(clips, self.batch_size, filler_clip(self.num_samples))
         return read_ahead(share(clips, self.batch_size, host).map(_audio_batch), self.num_workers)
 
     def shapes(self) -> tuple[AudioBatch, ...]:
@@ -249,13 +249,14 @@ class Transcribed:
 
 
 def _shapes(kind: type, batch_size: int, *lengths: int) -> Any:
-    """A batch of rows [length], each followed by its own length: the first of floats, others of ids."""
-    kinds = (jnp.float32, jnp.int32)
+    """A batch of rows [length], each followed by its own length: the first of samples, others of ids."""
+    kinds = (jnp.int16, jnp.int32)
     pairs = (
         (jax.ShapeDtypeStruct((batch_size, length), kind), jax.ShapeDtypeStruct((batch_size,), jnp.int32))
         for length, kind in zip(lengths, kinds, strict=False)
     )
-    return kind(*(shape for pair in pairs for shape in pair))
+    levels = Levels(*[jax.ShapeDtypeStruct((batch_size,), jnp.float32)] * 2)
+    return kind(*(shape for pair in pairs for shape in pair), levels)
 
 
 def _summary(num_samples: Int[np.ndarray, " _"], drawn: tuple[Portion, ...]) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from fsspec.config import conf
 _LIBRARIES = {"aiohttp", "fsspec", "gcsfs", "google", "requests"}
 """What talks to buckets, each with errors of its own."""
 
-# Its last word comes as an error of ours; by default it would be shown with a traceback before that.
-logging.getLogger("gcsfs").addHandler(logging.NullHandler())
+# Its last word comes as an error of ours; by itself it would show that with a traceback before.
+_log = logging.getLogger("gcsfs")
+_log.addHandler(logging.NullHandler())
+_log.propagate = False
 # A process that has seen a folder once would otherwise never see that it has changed.
 conf.setdefault("gcs", {})["use_listings_cache"] = False
 

@@ -1,4 +1,4 @@
-"""Utterances as rows of a batch: decoded, cropped or altered, normalised, and padded to the batch's shape."""
+"""Utterances as rows of a batch: decoded, cropped or altered, padded to the batch's shape, and with their levels."""
 
 import functools
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
+from w2v2_jax.batches import Levels
 from w2v2_jax.data import audio
 from w2v2_jax.data.augmentation import Alter
 from w2v2_jax.data.buckets import Bucket
@@ -15,8 +16,23 @@ from w2v2_jax.data.iterators import Row
 from w2v2_jax.data.mixtures import Portion
 from w2v2_jax.data.records import Records
 
-# A row with a part of a record's waveform, given the part's first sample and the samples of the row.
+# A row with a part of a record's sound, given the part's first sample and the samples of the row.
 Crop = Callable[[dict[str, Any], int, int], Row]
+
+STEP = 2.0**-15
+"""Of a recording of 16 bits, whose full scale is 1."""
+NO_LEVELS = Levels(np.float32(0), np.float32(0))
+
+
+def levels_of(samples: audio.Samples, step: float, normalise: bool) -> Levels:
+    """Of a whole utterance whose samples count steps of its waveform; normalised it has mean 0 and variance 1.
+
+    That is `audio.normalise` of the waveform.
+    """
+    if not normalise:
+        return Levels(np.float32(0), np.float32(step))
+    counts = samples.astype(np.float32)
+    return Levels(counts.mean(), 1 / np.sqrt(counts.var() + np.float32(audio.EPSILON / step**2)))
 
 
 def crop_of(normalise: bool) -> Crop:
@@ -25,13 +41,19 @@ def crop_of(normalise: bool) -> Crop:
 
 
 def _plain_crop(record: dict[str, Any], start: int, num_samples: int) -> Row:
-    row = np.zeros(num_samples, np.float32)
-    return row, np.int32(len(audio.decode_record(record, start, row)))
+    row = np.zeros(num_samples, np.int16)
+    decoded = audio.decode_record(record, start, row)
+    return row, np.int32(len(decoded)), levels_of(decoded, STEP, normalise=False)
 
 
 def _normalised_crop(record: dict[str, Any], start: int, num_samples: int) -> Row:
     """Of the whole utterance normalised, which has to be decoded whole for it."""
-    return padded(audio.normalise(audio.decode_record(record))[start : start + num_samples], num_samples)
+    whole = _whole(record)
+    return *padded(whole[start : start + num_samples], num_samples), levels_of(whole, STEP, normalise=True)
+
+
+def _whole(record: dict[str, Any]) -> audio.Samples:
+    return audio.decode_record(record, 0, np.empty(record["num_samples"], np.int16))
 
 
 def random_clip(crop: Crop, num_samples: int, record: dict[str, Any], rng: np.random.Generator) -> Row:
@@ -45,7 +67,12 @@ def first_clip(crop: Crop, num_samples: int, record: dict[str, Any]) -> Row:
     return crop(record, 0, num_samples)
 
 
-def padded(values: Shaped[np.ndarray, " _"], length: int) -> Row:
+def filler_clip(num_samples: int) -> Row:
+    """A row of nothing."""
+    return *padded(NOTHING.samples, num_samples), NO_LEVELS
+
+
+def padded(values: Shaped[np.ndarray, " _"], length: int) -> tuple[Shaped[np.ndarray, " length"], np.int32]:
     """`values` with zeros behind them, and how many there were."""
     row = np.zeros(length, values.dtype)
     row[: len(values)] = values
@@ -53,19 +80,24 @@ def padded(values: Shaped[np.ndarray, " _"], length: int) -> Row:
 
 
 class Spoken(NamedTuple):
-    """A whole utterance before it is normalised and padded."""
+    """A whole utterance before it is normalised and padded: `samples` count steps of its waveform."""
 
-    waveform: audio.Waveform
+    samples: audio.Samples
     labels: Int[np.ndarray, " label"]
+    step: float = STEP
 
 
-NOTHING = Spoken(np.zeros(0, np.float32), np.zeros(0, np.int32))
+NOTHING = Spoken(np.zeros(0, np.int16), np.zeros(0, np.int32))
 
 
 def altered(alterations: tuple[Alter, ...], spoken: Spoken, rng: np.random.Generator) -> Spoken:
-    """With one alteration after the other of its waveform."""
-    waveform = functools.reduce(lambda waveform, alter: alter(waveform, rng), alterations, spoken.waveform)
-    return spoken._replace(waveform=waveform)
+    """With one alteration after the other of its waveform, to 16 bits of the loudest sample."""
+    recorded = spoken.samples * np.float32(spoken.step)
+    waveform = functools.reduce(lambda waveform, alter: alter(waveform, rng), alterations, recorded)
+    if waveform is recorded:
+        return spoken
+    step = float(np.abs(waveform).max(initial=STEP)) / (2**15 - 1)
+    return spoken._replace(samples=np.rint(waveform / step).astype(np.int16), step=step)
 
 
 # Grain writes what it is given, once a batch: a text of all labels would take longer than the batch.
@@ -82,7 +114,7 @@ class Utterances:
 
     def __getitem__(self, index: int) -> Spoken:
         place = int(self.places[index])
-        return Spoken(audio.decode_record(self.records[place]), self.labels[place])
+        return Spoken(_whole(self.records[place]), self.labels[place])
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,12 +135,11 @@ class BucketRows:
 
     def row(self, spoken: Spoken) -> Row:
         """An utterance as a row."""
-        waveform = audio.normalise(spoken.waveform) if self.normalise else spoken.waveform
-        return self._padded(spoken._replace(waveform=waveform))
+        return *self._padded(spoken), levels_of(spoken.samples, spoken.step, self.normalise)
 
     def filler(self) -> Row:
         """A row of nothing."""
-        return self._padded(NOTHING)
+        return *self._padded(NOTHING), NO_LEVELS
 
     def parts(self, portions: tuple[Portion, ...]) -> list[tuple[Utterances, float]]:
         """Utterances of each portion that has some here, and how many go by in an epoch, which is as long as all."""
@@ -125,4 +156,4 @@ class BucketRows:
         return Utterances(self.records, self.labels, places)
 
     def _padded(self, spoken: Spoken) -> Row:
-        return *padded(spoken.waveform, self.shape.max_samples), *padded(spoken.labels, self.shape.max_labels)
+        return *padded(spoken.samples, self.shape.max_samples), *padded(spoken.labels, self.shape.max_labels)

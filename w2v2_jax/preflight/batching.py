@@ -164,7 +164,7 @@ def _updates(an_epoch: float, num_steps: int) -> Check:
 
 def _uneven(name: str, data: Data, hosts: int) -> Check:
     """Batches that processes can't share equally."""
-    shapes = [batch.waveform.shape for batch in data.shapes()]
+    shapes = [batch.samples.shape for batch in data.shapes()]
     told = (
         f"{rows} rows of {_seconds(length)}: make it a multiple of {hosts}" for rows, length in shapes if rows % hosts
     )

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Int
 
@@ -58,7 +59,7 @@ def _endless_steps(data: Data, host: Host, seed: int) -> Iterator[Step]:
 
 def _steps(batches: Iterable[AudioBatch | LabeledBatch]) -> Iterator[Step]:
     for batch in batches:
-        lengths = (array.shape[1] for array in batch if array.ndim == 2)
+        lengths = (array.shape[1] for array in jax.tree.leaves(batch) if array.ndim == 2)
         yield Step((len(batch.num_samples), *lengths), utterances_of(batch))
 
 

@@ -50,7 +50,7 @@ def _(data: Transcribed, known: Known) -> Data:
 
 def utterances_of(batch: AudioBatch | LabeledBatch) -> Int[np.ndarray, " batch"]:
     """The utterance of each row of soundless data, or `FILLER`."""
-    digits = np.rint(batch.waveform[:, :DIGITS] * BASE).astype(np.int64)
+    digits = batch.samples[:, :DIGITS].astype(np.int64)
     return np.where(batch.num_samples > 0, digits @ BASE ** np.arange(DIGITS), FILLER)
 
 

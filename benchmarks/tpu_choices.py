@@ -3,12 +3,13 @@
     pip install '.[tpu-plan]'
     python benchmarks/tpu_choices.py
 
-Each part of BASE is compiled with its gradients in bfloat16, as it is and as it might be; some minutes each. Writes
+Each part of BASE is compiled with its gradients in bfloat16, as it is and as it might be: half an hour in all. Writes
 benchmarks/results/tpu_choices.md. Estimates rank designs; they promise no times.
 """
 
 import functools
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -53,7 +54,8 @@ def main() -> None:
         rows.append((choice.part, choice.way, f"{seconds * 1e3:.2f}", f"{temporaries / 1e9:.2f}"))
         print(*rows[-1], flush=True)
     headers = ("part", "way", "estimated ms", "temporaries GB")
-    publish(RESULTS / "tpu_choices.md", "What choices are worth on a TPU", TEXT, headers, rows)
+    compiler = f"libtpu {version('libtpu')}"
+    publish(RESULTS / "tpu_choices.md", "What choices are worth on a TPU", TEXT, headers, rows, compiler)
 
 
 def choices() -> Iterator[Choice]:

@@ -86,7 +86,7 @@ def work(tmp_path_factory):
         Path("tones.csv").write_text("\n".join(["path,text", *rows]))
         Path("tones_experiment.py").write_text(EXPERIMENT)
         assert main(["prepare", "manifest", "train=tones.csv", "--name", "tones", "--data-dir", "data"]) == 0
-        assert main(["train", "tones_experiment.py", "--set", "num_steps=80", "seed=1", "--quiet"]) == 0
+        assert main(["train", "tones_experiment.py", "--set", "num_steps=80", "seed=2", "--quiet"]) == 0
     return folder
 
 
@@ -109,6 +109,24 @@ def test_help_is_given_without_loading_jax():
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
     assert "transcribe" in done.stdout and done.stdout.endswith("False\n")
+
+
+STILL_ASKING = """
+import threading, time
+from w2v2_jax.data.remote import UnreachableError
+
+def experiment():
+    threading.Thread(target=time.sleep, args=(100,)).start()
+    raise UnreachableError("gs://bucket can't be reached")
+"""
+
+
+def test_a_command_ends_while_threads_still_ask_a_bucket_that_does_not_answer(tmp_path):
+    (tmp_path / "asking.py").write_text(STILL_ASKING)
+    command = [sys.executable, "-m", "w2v2_jax.cli", "train", "asking.py", "--workdir", "run"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90)
+    assert (done.returncode, done.stderr) == (75, "w2v2: gs://bucket can't be reached\n")
 
 
 def test_a_trained_run_transcribes_what_it_learned_and_reports_a_file_that_cannot_be_read(run):
@@ -345,7 +363,7 @@ def test_the_targets_of_the_command_are_those_of_the_library():
 
 def test_training_again_goes_on_from_the_last_step(run):
     steps = len(Path("runs/tones/metrics.jsonl").read_text().splitlines())
-    status, out, _ = run("train", "tones_experiment.py", "--set", "num_steps=80", "seed=1", "--quiet")
+    status, out, _ = run("train", "tones_experiment.py", "--set", "num_steps=80", "seed=2", "--quiet")
     assert status == 0 and "valid/word_error_rate" in out
     assert len(Path("runs/tones/metrics.jsonl").read_text().splitlines()) == steps
 

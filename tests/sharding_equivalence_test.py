@@ -74,8 +74,6 @@ TOPOLOGIES = {
     "2 devices": (2, {}),
     "fully sharded": (8, {"mesh": MeshShape(fsdp=8)}),
     "layers shared": (2, {"mesh": MeshShape(tensor=2)}),
-    "all ways of cutting": (8, {"mesh": MeshShape(fsdp=2, tensor=2)}),
-    "2 parts": (8, {"accumulation_steps": 2}),
     "4 parts on 1 device": (1, {"accumulation_steps": 4}),
     "4 parts, all ways of cutting": (8, {"accumulation_steps": 4, "mesh": MeshShape(fsdp=2, tensor=2)}),
 }

@@ -4,19 +4,35 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from w2v2_jax.commands import conversion, corpora, language, preflight, recognition, runs, training
 from w2v2_jax.commands.terminal import FAILED, complain
 
+UNREACHABLE = 75
+"""As sysexits.h has it for what may well succeed the next time."""
 INTERRUPTED = 130
+
+
+def run() -> NoReturn:
+    """`main` as a process; it ends even while threads ask a bucket for records, which they do for a quarter of an hour.
+
+    Whatever has to be closed or saved has been by then.
+    """
+    status = main()
+    if status == UNREACHABLE:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` (of this process by default) name; returns its exit status.
 
     0 is success, 1 a run that is unhealthy (`doctor`), doesn't fit (`plan`) or suffers from being killed (`drill`), or
-    a corpus that is unsound (`preflight`), 2 something wrong with what was given: one line on standard error says what,
-    and `--debug` where.
+    a corpus that is unsound (`preflight`), 2 something wrong with what was given, 75 a bucket that doesn't answer: one
+    line on standard error says what, and `--debug` where.
     """
     options = make_parser().parse_args(arguments)
     # As for `python -m`: experiments and the classes that checkpoints name are found from where one stands.
@@ -28,8 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if options.debug:
             raise
+        from w2v2_jax.data.remote import UnreachableError
+
         complain(str(error))
-        return FAILED
+        return UNREACHABLE if isinstance(error, UnreachableError) else FAILED
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -42,4 +60,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -75,10 +75,12 @@ def test_a_corpus_that_goes_away_or_is_another_ends_those_who_read_it(tmp_path, 
     assert open_split("small", "train", tmp_path)[1]["id"] == "u1"
 
 
-def test_a_disk_that_does_not_answer_when_it_is_looked_after_ends_nothing(data_dir, monkeypatch):
+def test_a_disk_that_does_not_answer_when_it_is_looked_after_ends_nothing(data_dir, monkeypatch, caplog):
     split = open_split("small", "train", data_dir)
     monkeypatch.setattr(type(split.watch), "_stamp", lambda watch: os.stat("n" * 999))
     split.watch.look_now_and_then()
+    (told,) = caplog.messages
+    assert told.startswith("no answer from ") and told.endswith("small/1.0.0: what reads from it waits")
     with pytest.raises(OSError):
         split.watch.look()
 

@@ -44,7 +44,7 @@ def utterance(number, num_samples, text="abc", language=""):
 
 def numbers(batch):
     """The number of the utterance in each row that isn't filler."""
-    sums = batch.waveform.sum(axis=1)
+    sums = batch.samples.sum(axis=1) * batch.levels.scale
     return [round(float(s / n) * 100) - 1 for s, n in zip(sums, batch.num_samples, strict=True) if n]
 
 

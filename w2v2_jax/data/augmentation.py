@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import scipy.signal
 import soxr
 from jaxtyping import Float32, Int
 
@@ -182,6 +181,8 @@ def _noise(records: Records, num_samples: int, rng: np.random.Generator) -> Wave
 
 
 def _reverberate(records: Records, waveform: Waveform, rng: np.random.Generator) -> Altered:
+    import scipy.signal  # takes a second to import, in each process that reads data
+
     record = _drawn(records, rng)
     response = decode_record(record)
     direct = int(np.abs(response).argmax())

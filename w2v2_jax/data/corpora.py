@@ -1,10 +1,10 @@
 """Prepared corpora on disk: TFDS datasets whose audio is 16 kHz FLAC, written and read without TensorFlow."""
 
-import contextlib
 import dataclasses
 import functools
 import gzip
 import json
+import logging
 import os
 import pathlib
 import time
@@ -18,6 +18,8 @@ from jaxtyping import Shaped
 
 from w2v2_jax.data.audio import Utterance
 from w2v2_jax.data.remote import is_remote, naming_bucket
+
+log = logging.getLogger(__name__)
 
 Path = tfds.core.Path  # local or gs://
 VERSION = "1.0.0"
@@ -102,8 +104,10 @@ class Watch:
     def look_now_and_then(self) -> None:
         """As `look`, where the last look is `WATCH_SECONDS` ago; what doesn't answer now may do so the next time."""
         if time.monotonic() - self._looked >= WATCH_SECONDS:
-            with contextlib.suppress(OSError):
+            try:
                 self.look()
+            except OSError:
+                log.warning("no answer from %s: what reads from it waits", self._directory)
 
     def look(self) -> None:
         """Raises `CorpusError` if the corpus isn't the one that was opened, OSError if nobody can tell."""

@@ -7,12 +7,13 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import grain
 import jax
 import numpy as np
 from absl import flags
+from jaxtyping import UInt16
 
 from w2v2_jax.batches import Batch, Levels
 from w2v2_jax.data.buckets import Schedule, round_up
@@ -28,6 +29,10 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, place: int) -> Row: ...
+
+
+FEW = 2**16
+"""Rows of which Grain would find the next one by trying that many places, on average 1 ms for 50 rows, 3 ms for 10."""
 
 
 class Host(NamedTuple):
@@ -95,12 +100,26 @@ def shuffled(parts: Sequence[tuple[Rows, int | float]], *seed: int) -> grain.Map
 
     Every part is an endless stream of its own rows, in another order each epoch of its own.
     """
-    streams = [
-        grain.MapDataset.source(rows).seed(seed_from(*seed, number)).shuffle().repeat()
-        for number, (rows, _) in enumerate(parts)
-    ]
+    streams = [_in_epochs(rows, seed_from(*seed, number)) for number, (rows, _) in enumerate(parts)]
     # A mixture of one would give the same rows, but draw other crops from the same seed.
     return grain.MapDataset.mix(streams, [weight for _, weight in parts]) if len(streams) > 1 else streams[0]
+
+
+def _in_epochs(rows: Rows, seed: int) -> grain.MapDataset:
+    """Endless rows, in another order each epoch."""
+    if len(rows) >= FEW:
+        return grain.MapDataset.source(rows).seed(seed).shuffle().repeat()
+    return grain.MapDataset.range(sys.maxsize).seed(seed).map(functools.partial(_row_of_epoch, rows, seed))
+
+
+def _row_of_epoch(rows: Rows, seed: int, index: int) -> Any:
+    epoch, place = divmod(index, len(rows))
+    return rows[int(_order(len(rows), seed, epoch)[place])]
+
+
+@functools.lru_cache(maxsize=256)
+def _order(num_rows: int, seed: int, epoch: int) -> UInt16[np.ndarray, " row"]:
+    return np.random.default_rng((seed, epoch)).permutation(num_rows).astype(np.uint16)
 
 
 def scheduled(buckets: Sequence[Rows], batch_sizes: Sequence[int], host: Host, seed: int) -> grain.MapDataset:

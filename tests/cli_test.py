@@ -278,6 +278,8 @@ def test_any_words_are_recognised_with_a_model_of_letters(run):
     assert err == "letters.arpa knows 4 of 4 labels of the checkpoint\n"
     status, out, _ = run("lm", "perplexity", "letters.arpa", "text.txt", "--letters")
     assert status == 0 and "num unknown" in out
+    gone = run("lm", "perplexity", "gone.arpa", "text.txt")
+    assert gone == (2, "", "w2v2: gone.arpa: No such file or directory\n")
     where = ("tune", "runs/tones", "tones/train", "--data-dir", "data", "--workdir", "tuned_letters")
     status, _, err = run(*where, *beam)
     assert status == 2 and "tuning weighs words" in err

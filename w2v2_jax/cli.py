@@ -46,8 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         from w2v2_jax.data.remote import UnreachableError
 
-        complain(str(error))
+        complain(_told(error))
         return UNREACHABLE if isinstance(error, UnreachableError) else FAILED
+
+
+def _told(error: Exception) -> str:
+    """What a person is to know of it; of a file as commands commonly put it."""
+    of_file = isinstance(error, OSError) and error.filename is not None and error.strerror
+    return f"{error.filename}: {error.strerror}" if of_file else str(error)
 
 
 def make_parser() -> argparse.ArgumentParser:

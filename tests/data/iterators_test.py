@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from w2v2_jax.batches import AudioBatch
+from w2v2_jax.data import iterators
 from w2v2_jax.data.iterators import BatchIterator, Host, filled_up, read_ahead, seed_from, share, shuffled, this_host
 
 
@@ -40,6 +41,16 @@ def test_endless_batches_of_one_row_do_not_overflow():
 def test_rows_that_cannot_be_shared_equally_are_an_error():
     with pytest.raises(ValueError, match=r"6 rows.*by 4 processes.*multiple of 4"):
         share(grain.MapDataset.range(24), 6, Host(0, 4))
+
+
+@pytest.mark.parametrize("few", [0, iterators.FEW], ids=["Grain's shuffle", "a permutation an epoch"])
+def test_every_epoch_has_each_row_once_in_an_order_of_its_own_that_the_seed_decides(few, monkeypatch):
+    monkeypatch.setattr(iterators, "FEW", few)
+    first, again, other = (shuffled([(range(9), 1.0)], seed) for seed in (3, 3, 4))
+    epochs = [[first[place] for place in range(start, start + 9)] for start in range(0, 45, 9)]
+    assert all(sorted(epoch) == list(range(9)) for epoch in epochs)
+    assert len({*map(tuple, epochs)}) == 5
+    assert [again[place] for place in range(9, 18)] == epochs[1] != [other[place] for place in range(9, 18)]
 
 
 def test_parts_are_mixed_by_their_weights_and_shuffled_by_themselves():

@@ -3,11 +3,11 @@
     python benchmarks/input_pipeline.py [--minutes N] [--seconds N] [--workers N ...] [--peers torch tf.data]
 
 Prepares N minutes (20) of a corpus as `w2v2 prepare` does: sentences of eSpeak NG joined to records of 12 to 17 s, as
-long as LibriSpeech's. Synthetic speech compresses about as speech does; noise would not. Each setting of our pipeline
-then runs for some seconds (8); what counts are the processor seconds of all its threads and processes, so that other
-work on the machine disturbs little. The files are in the page cache: what a disk or a bucket adds is not in it.
-`--peers` measures what others would write for the same clips from the same FLAC, see input_peers.py; they need datasets
-and torch, or tensorflow-cpu. Prints the table, what a pod needs beside it, and writes
+long as LibriSpeech's. Synthetic speech compresses about as speech does; noise would not. Decoding alone, the limit, and
+each setting of our pipeline then run for some seconds (8); what counts are the processor seconds of all threads and
+processes, so that other work on the machine disturbs little. The files are in the page cache: what a disk or a bucket
+adds is not in it. `--peers` measures what others would write for the same clips from the same FLAC, see input_peers.py;
+they need datasets and torch, or tensorflow-cpu. Prints the table, what a pod needs beside it, and writes
 benchmarks/results/input_pipeline.md. Needs the extra `demo`.
 """
 
@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import subprocess
@@ -29,18 +30,16 @@ import numpy as np
 from input_peers import write
 from report import RESULTS, publish
 
-from w2v2_jax.data.audio import SAMPLE_RATE, Recording, Utterance
+from w2v2_jax.data.audio import SAMPLE_RATE, Recording, Utterance, decode_record
 from w2v2_jax.data.buckets import PercentileBuckets
 from w2v2_jax.data.corpora import corpus_dir
 from w2v2_jax.data.pipeline import Clips, Transcribed
 from w2v2_jax.data.prepare import Report, prepare
-from w2v2_jax.data.records import Concatenation, Corpus, Records
+from w2v2_jax.data.records import Corpus
 from w2v2_jax.data.sources.synthetic import ESpeak
 from w2v2_jax.data.text import LETTERS
 
 MIN_SECONDS, MAX_SECONDS = 12, 17
-TIMES = 100
-"""That the corpus is in what is read: Grain takes longer to shuffle a handful of records than to shuffle many."""
 BATCH = 16
 PEERS = {"torch": ("datasets and DataLoader", 0), "tf.data": ("tf.data", 4)}
 """What others are called in the table, and their threads where they have no processes."""
@@ -59,17 +58,6 @@ class JoinedSentences:
         """The records, not spoken yet."""
         sentences = ESpeak(train_minutes=self.minutes, num_speakers=4).splits()["train"]
         return {"train": list(_joined(sorted(sentences, key=lambda each: each.speaker)))}
-
-
-@dataclasses.dataclass(frozen=True)
-class Repeated:
-    """A corpus several times over."""
-
-    corpus: Corpus
-
-    def records(self) -> Records:
-        """Opened once."""
-        return Concatenation((self.corpus.records(),) * TIMES)
 
 
 def _joined(sentences: Sequence[Utterance]) -> Iterator[Utterance]:
@@ -111,8 +99,8 @@ def main() -> None:
         size = sum(path.stat().st_size for path in Path(corpus_dir(source.name, data_dir)).glob("*array_record*"))
         hours = report.splits["train"].seconds / 3600
         corpus = Corpus(source.name, "train", data_dir)
-        rows = []
-        for name, dataset in settings(Repeated(corpus), options.workers):
+        rows = [row_of("decoding alone", "one", measure(decoded(corpus), options.seconds))]
+        for name, dataset in settings(corpus, options.workers):
             processes = f"{dataset.num_workers} workers" if dataset.num_workers else "threads alone"
             # Closed, so that nothing of it reads ahead while the next one is measured.
             with contextlib.closing(dataset.batches(seed=0)) as batches:
@@ -124,7 +112,14 @@ def main() -> None:
     publish(options.results / "input_pipeline.md", "Input pipeline", text(hours, size, report), headers, rows)
 
 
-def settings(corpus: Repeated, numbers_of_workers: Sequence[int]) -> Iterator[tuple[str, Clips | Transcribed]]:
+def decoded(corpus: Corpus) -> Iterator[int]:
+    """Whole records one by one, by libsndfile: more than this can't come out of a pipeline that uses it."""
+    records = corpus.records()
+    for record in itertools.cycle([records[index] for index in range(len(records))]):
+        yield len(decode_record(record, 0, np.empty(record["num_samples"], np.int16)))
+
+
+def settings(corpus: Corpus, numbers_of_workers: Sequence[int]) -> Iterator[tuple[str, Clips | Transcribed]]:
     """Names and datasets: as in experiments.pretrain.base_960h and large_lv60, and as in fine-tuning."""
     for workers in numbers_of_workers:
         yield "Clips", Clips(corpus, BATCH, num_samples=250_000, normalise=False, num_workers=workers)

@@ -11,6 +11,8 @@ from w2v2_jax.data.prepare import prepare
 
 needs_beam = pytest.mark.skipif(not importlib.util.find_spec("apache_beam"), reason="needs apache_beam")
 LOCAL = Beam(("--runner=DirectRunner",))
+# By the protocol that Flink and Spark are spoken to, to a server within this process.
+PORTABLE = Beam(("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"))
 
 
 class Watched(Numbers):
@@ -27,10 +29,11 @@ class Watched(Numbers):
 
 
 @needs_beam
-def test_a_pipeline_writes_what_threads_write(tmp_path, monkeypatch):
+@pytest.mark.parametrize("runner", [LOCAL, PORTABLE], ids=["direct", "portable"])
+def test_a_pipeline_writes_what_threads_write(runner, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "UTTERANCES", 4)
     source = Numbers(lengths=tuple(range(500, 530)), bad=(3, 17))
-    reports = [prepare(source, tmp_path / "beam", progress=False, runner=LOCAL)]
+    reports = [prepare(source, tmp_path / "beam", progress=False, runner=runner)]
     reports.append(prepare(source, tmp_path / "threads", progress=False))
     assert reports[0].splits == reports[1].splits and reports[0].rejects == reports[1].rejects
     assert content_of(tmp_path / "beam") == content_of(tmp_path / "threads")

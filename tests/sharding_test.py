@@ -195,7 +195,7 @@ def test_an_abstract_batch_is_laid_as_a_real_one():
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), audio(8))
     real, made = put_batch(audio(8), mesh(fsdp=2)), abstract_batch(shapes, mesh(fsdp=2))
     assert [x.sharding for x in jax.tree.leaves(made)] == [x.sharding for x in jax.tree.leaves(real)]
-    assert [(x.shape, x.dtype) for x in made] == [(x.shape, x.dtype) for x in real]
+    assert [(x.shape, x.dtype) for x in jax.tree.leaves(made)] == [(x.shape, x.dtype) for x in jax.tree.leaves(real)]
 
 
 def test_batch_that_does_not_divide_is_refused_with_what_would():

@@ -41,7 +41,7 @@ def sound_corpus():
 
 def scanned(corpus):
     parts = [Part(split, records) for split, records in corpus.items()]
-    return [each for part in parts for each in scan(part, lambda count: None, threads=2)]
+    return [each for part in parts for each in scan(part, lambda count: None)]
 
 
 def wrong(checks):

@@ -1,10 +1,13 @@
 import hashlib
+import os
+import signal
 
 import numpy as np
 import pytest
 from planted import flac, noise, record, scanned, sound_corpus
 
 from w2v2_jax.data.audio import AudioError
+from w2v2_jax.data.corpora import CorpusError
 from w2v2_jax.preflight.corpus import CHECKED, Part
 from w2v2_jax.preflight.scan import NO_SOUND, measure, scan
 
@@ -58,12 +61,28 @@ def test_an_encoder_that_did_not_tell_its_checksum_is_believed():
     assert measure(data[:26] + bytes(16) + data[42:]) == measure(data)
 
 
-def test_records_are_scanned_in_their_order_and_counted():
+@pytest.mark.parametrize("processes", [1, 2])
+def test_records_are_scanned_in_their_order_and_counted(processes, monkeypatch):
+    monkeypatch.setattr("w2v2_jax.preflight.scan.TOGETHER", 32)
+    monkeypatch.setattr("w2v2_jax.preflight.scan.MANY", 0)
     records, counts = [record(f"u{i}", waveform=noise(str(i), 400)) for i in range(70)], []
-    found = scan(Part("train", records), counts.append, threads=3)
+    found = scan(Part("train", records), counts.append, processes)
     assert [each.id for each in found] == [f"u{i}" for i in range(70)]
     assert [each.index for each in found] == list(range(70))
     assert sum(counts) == 70 and len(counts) > 1
+
+
+class Deadly(list):
+    """Records that kill who reads them."""
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_an_error_that_says_so(monkeypatch):
+    monkeypatch.setattr("w2v2_jax.preflight.scan.MANY", 0)
+    with pytest.raises(CorpusError, match="one of 2 processes that read train was killed"):
+        scan(Part("train", Deadly([0])), lambda count: None, 2)
 
 
 class Damaged(list):

@@ -1,20 +1,27 @@
 """Every record of a corpus read and decoded once: what is kept of each is numbers and texts, never sound."""
 
+import contextlib
 import hashlib
 import io
+import multiprocessing
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
 
 from w2v2_jax.data.audio import AudioError, rms
+from w2v2_jax.data.corpora import CorpusError
 from w2v2_jax.preflight.corpus import CHECKED, Part
 
-TOGETHER = 32
-"""Records that a thread looks at before it says so."""
+TOGETHER = 128
+"""Records that a process looks at before it says so."""
+MANY = 1024
+"""Records for which it pays to start processes; threads would wait for each other's turn at the interpreter."""
 FULL_SCALE = np.iinfo(np.int16)
 
 
@@ -60,19 +67,52 @@ class Scanned(NamedTuple):
         return f"{self.split}/{self.id}" if self.id else f"{self.split}[{self.index}]"
 
 
-def scan(part: Part, advance: Callable[[int], Any], threads: int = os.cpu_count() or 1) -> list[Scanned]:
-    """All records of a split, in their order; `advance` hears how many more are done."""
+def scan(part: Part, advance: Callable[[int], Any], processes: int = os.cpu_count() or 1) -> list[Scanned]:
+    """All records of a split, in their order; `advance` hears how many more are done.
 
-    def some(first: int) -> list[Scanned]:
-        return [_scan(part, index) for index in range(first, min(first + TOGETHER, len(part.records)))]
-
+    Raises:
+        CorpusError: if a process was killed.
+    """
     scanned = []
-    # Reading, decoding and hashing release the GIL.
-    with ThreadPoolExecutor(threads) as pool:
-        for found in pool.map(some, range(0, len(part.records), TOGETHER)):
-            scanned += found
-            advance(len(found))
+    try:
+        with contextlib.closing(_found(part, processes)) as parts:
+            for found in parts:
+                scanned += found
+                advance(len(found))
+    except BrokenProcessPool as error:
+        raise CorpusError(
+            f"one of {processes} processes that read {part.split} was killed, most likely for want of memory"
+        ) from error
     return scanned
+
+
+def _found(part: Part, processes: int) -> Iterator[list[Scanned]]:
+    everything = range(len(part.records))
+    pieces = [everything[first : first + TOGETHER] for first in everything[::TOGETHER]]
+    if processes == 1 or len(everything) < MANY:
+        yield from (_some(part, piece) for piece in pieces)
+        return
+    held = part._replace(known=dict(part.known))
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _hold, (held,)) as pool:
+        yield from pool.map(_some_held, pieces)
+
+
+def _some(part: Part, places: range) -> list[Scanned]:
+    return [_scan(part, place) for place in places]
+
+
+_HELD: list[Part] = []
+"""What a process of `scan` reads."""
+
+
+def _hold(part: Part) -> None:
+    # Who interrupts all of them at once hears of it from the process that started them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _HELD[:] = [part]
+
+
+def _some_held(places: range) -> list[Scanned]:
+    return _some(_HELD[0], places)
 
 
 def _scan(part: Part, index: int) -> Scanned:

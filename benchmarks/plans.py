@@ -47,6 +47,8 @@ def main() -> None:
     parser.add_argument("slices", nargs="*", metavar="SLICE", help=f"default: {' '.join(SLICES)}")
     parser.add_argument("--processes", type=int, default=1, help="plans made at a time, each takes 3 GB of memory")
     options = parser.parse_args()
+    if unknown := ", ".join(sorted({*options.slices} - SLICES.keys())):
+        parser.error(f"there are no settings for {unknown}; give some of {', '.join(SLICES)}")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "libtpu", "w2v2_jax"))
     command = " ".join(["python benchmarks/plans.py", *sys.argv[1:]])
     intro = f"# Plans for TPU slices\n\n`{command}`, {datetime.date.today()}, {versions}.\n\n{ASSUMPTIONS}\n"

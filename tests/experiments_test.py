@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from flax import linen as nn
 
@@ -48,7 +49,9 @@ def test_the_parameters_of_every_experiment_fit_its_optimizer(module):
     experiment = module.experiment()
     params = nn.unbox(jax.eval_shape(experiment.task.init, jax.random.key(0)))
     optimizer = experiment.optimizer.transformation(experiment.num_steps)
-    jax.eval_shape(optimizer.init, params)
+    state = jax.eval_shape(optimizer.init, params)
+    updates, _ = jax.eval_shape(optimizer.update, params, state, params)
+    assert jax.eval_shape(optax.apply_updates, params, updates) == params
 
 
 CONTEXT = "task.model.encoder.context_network"

@@ -22,8 +22,8 @@ class Levels(NamedTuple):
 class AudioBatch(NamedTuple):
     """Sound alone, zero beyond `num_samples`; a row of 0 samples fills up a batch and counts nowhere.
 
-    `samples` are waveforms, or with `levels` what a recording holds, 16 bits each: half of what has to be moved from
-    disks to the device, where they become waveforms.
+    `samples` are waveforms, or with `levels` what a recording holds, 16 bits each: half of what has to be moved
+    from the processes that read to the device, where they become waveforms.
     """
 
     samples: Shaped[Arrays, "batch sample"]

@@ -8,6 +8,7 @@ from planted import flac, noise, record, scanned, sound_corpus
 
 from w2v2_jax.data.audio import AudioError
 from w2v2_jax.data.corpora import CorpusError
+from w2v2_jax.data.remote import UnreachableError
 from w2v2_jax.preflight.corpus import CHECKED, Part
 from w2v2_jax.preflight.scan import NO_SOUND, measure, scan
 
@@ -83,6 +84,20 @@ def test_a_process_that_is_killed_is_an_error_that_says_so(monkeypatch):
     monkeypatch.setattr("w2v2_jax.preflight.scan.MANY", 0)
     with pytest.raises(CorpusError, match="one of 2 processes that read train was killed"):
         scan(Part("train", Deadly([0])), lambda count: None, 2)
+
+
+class Gone(list):
+    """Records in a bucket that doesn't answer."""
+
+    def __getitem__(self, index):
+        raise UnreachableError("gs://bucket can't be reached")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_bucket_that_is_gone_is_no_damage_to_its_records(processes, monkeypatch):
+    monkeypatch.setattr("w2v2_jax.preflight.scan.MANY", 0)
+    with pytest.raises(UnreachableError, match="gs://bucket"):
+        scan(Part("train", Gone(range(9))), lambda count: None, processes)
 
 
 class Damaged(list):

@@ -6,7 +6,7 @@ import io
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ import soundfile
 
 from w2v2_jax.data.audio import AudioError, rms
 from w2v2_jax.data.corpora import CorpusError
+from w2v2_jax.data.remote import UnreachableError
 from w2v2_jax.preflight.corpus import CHECKED, Part
 
 TOGETHER = 128
@@ -72,12 +73,13 @@ def scan(part: Part, advance: Callable[[int], Any], processes: int = os.cpu_coun
 
     Raises:
         CorpusError: if a process was killed.
+        UnreachableError: for a bucket that doesn't answer any more.
     """
     scanned = []
     try:
         with contextlib.closing(_found(part, processes)) as parts:
             for found in parts:
-                scanned += found
+                scanned += [_compared(each, part.known) for each in found]
                 advance(len(found))
     except BrokenProcessPool as error:
         raise CorpusError(
@@ -87,13 +89,14 @@ def scan(part: Part, advance: Callable[[int], Any], processes: int = os.cpu_coun
 
 
 def _found(part: Part, processes: int) -> Iterator[list[Scanned]]:
+    # Without what the index knows, which of a large corpus is too much for every process to hold.
+    part = Part(part.split, part.records, {})
     everything = range(len(part.records))
     pieces = [everything[first : first + TOGETHER] for first in everything[::TOGETHER]]
     if processes == 1 or len(everything) < MANY:
         yield from (_some(part, piece) for piece in pieces)
         return
-    held = part._replace(known=dict(part.known))
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _hold, (held,)) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _hold, (part,)) as pool:
         yield from pool.map(_some_held, pieces)
 
 
@@ -116,17 +119,25 @@ def _some_held(places: range) -> list[Scanned]:
 
 
 def _scan(part: Part, index: int) -> Scanned:
-    known = {name: values[index] for name, values in part.known.items()}
     try:
         record = part.records[index]
+    except UnreachableError:  # as would be all that come after it, each for a quarter of an hour
+        raise
     except Exception as error:  # whatever damage does to a reader: it is reported, with the others
-        return Scanned(part.split, index, known.get("id", ""), unreadable=str(error.__cause__ or error))
-    fields = {name: record[name] for name in CHECKED}
-    scanned = Scanned(part.split, index, **fields, misindexed=_difference(fields, known))
+        return Scanned(part.split, index, "", unreadable=str(error.__cause__ or error))
+    scanned = Scanned(part.split, index, **{name: record[name] for name in CHECKED})
     try:
         return scanned._replace(sound=measure(record["audio"]))
     except AudioError as error:
         return scanned._replace(undecodable=str(error))
+
+
+def _compared(scanned: Scanned, known: Mapping[str, Sequence[Any]]) -> Scanned:
+    """With what the index knows of the record otherwise, or by its name there if it can't be read."""
+    indexed = {name: values[scanned.index] for name, values in known.items()}
+    if scanned.unreadable:
+        return scanned._replace(id=indexed.get("id", ""))
+    return scanned._replace(misindexed=_difference({name: getattr(scanned, name) for name in CHECKED}, indexed))
 
 
 def _difference(fields: Mapping[str, Any], known: Mapping[str, Any]) -> str:
